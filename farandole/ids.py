@@ -1,0 +1,99 @@
+"""Every derived id, each formula with its reason.
+
+Inside the dance ids are computed, never drawn by lot: whoever repeats a run computes the same ids, and
+every consumer's dedup table makes the repeat harmless.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import uuid
+from base64 import b32encode
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+_NAMESPACE = uuid.UUID("6b2f5f3c-8d1e-5c57-9d3b-3f1b64fd9a01")
+
+
+def event_key(source: str, event_id: str) -> bytes:
+    """The idempotency key (16 bytes) of an event that carries an id: `ce_source` and `ce_id`."""
+    return _key(b"ce", f"{source}\x00{event_id}".encode())
+
+
+def position_key(topic_id: str, partition: int, offset: int) -> bytes:
+    """The key (16 bytes) of a record without id. The topic's UUID: a recreated topic starts at offset 0 again."""
+    return _key(b"pos", f"{topic_id}/{partition}/{offset}".encode())
+
+
+def fields_key(values: Sequence[Any]) -> bytes:
+    """The key (16 bytes) of declared fields, by value: an int 7 and a long 7 are the same.
+
+    Raises TypeError for a float, which has no canonical form, and for values that are not scalar.
+    """
+    return _key(b"fields", b"\x00".join(map(canonical, values)))
+
+
+def _key(kind: bytes, value: bytes) -> bytes:
+    return blake2b(b"farandole.key.v1" + kind + b"\x00" + value, digest_size=16).digest()
+
+
+def canonical(value: Any) -> bytes:
+    """One byte string per value, whatever Avro type carried it. Raises TypeError where there is none."""
+    match value:
+        case None:
+            return b"n"
+        case bool():
+            return b"b1" if value else b"b0"
+        case int():
+            return b"i%d" % value
+        case str():
+            return b"s" + unicodedata.normalize("NFC", value).encode()
+        case bytes():
+            return b"x" + value
+        case Decimal():
+            sign, digits, exponent = value.as_tuple()
+            return f"d{'-' if sign else ''}{''.join(map(str, digits))}:{exponent}".encode()
+        case datetime():
+            return b"t%d" % round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+        case date():
+            return b"D" + value.isoformat().encode()
+        case uuid.UUID():
+            return b"s" + str(value).encode()
+        case dict():
+            return b"{" + b"\x01".join(k.encode() + b"=" + canonical(v) for k, v in sorted(value.items())) + b"}"
+    msg = f"{type(value).__name__} cannot be part of an idempotency key"
+    raise TypeError(msg)
+
+
+def run_id(pipeline: str, epoch: int, keys: Sequence[bytes]) -> str:
+    """The id of a run: who asked (pipeline), why (the keys of its triggers), and in which epoch."""
+    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}\x00{epoch}\x00" + ",".join(sorted(k.hex() for k in keys))))
+
+
+def output_id(run: str, event_type: str, ordinal: int) -> str:
+    """The id of an emitted event: its run, its type, and its place in the order of emission."""
+    return str(uuid.uuid5(_NAMESPACE, f"{run}\x00{event_type}\x00{ordinal}"))
+
+
+def attempt_key(run: str, step: str, branch: str = "") -> str:
+    """The key a step sends outside (`Idempotency-Key`): the same for every attempt, so no attempt number in it."""
+    digest = blake2b(f"{run}\x00{step}\x00{branch}".encode(), digest_size=16).digest()
+    return b32encode(digest).decode().rstrip("=").lower()
+
+
+def dead_letter_id(run: str, life: int) -> str:
+    """The id of a dead letter: one per run and life."""
+    return str(uuid.uuid5(_NAMESPACE, f"{run}\x00dead\x00{life}"))
+
+
+def waiting_id(pipeline: str, epoch: int, key: bytes) -> str:
+    """The ledger key of an event that waits in a join, before the run it will be part of has an id."""
+    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}\x00{epoch}\x00waiting\x00{key.hex()}"))
+
+
+def digest(value: bytes | None) -> bytes:
+    """Eight bytes that tell whether a second event of the same key says the same thing."""
+    return blake2b(value or b"", digest_size=8).digest()
