@@ -15,6 +15,7 @@ class Clock(Protocol):
     """Time as an argument: `now` for labels, `monotonic` for every decision within one process."""
 
     def now(self) -> datetime: ...
+    def millis(self) -> int: ...
     def monotonic(self) -> float: ...
 
 
@@ -24,6 +25,10 @@ class SystemClock:
     def now(self) -> datetime:
         """The time in UTC."""
         return datetime.now(UTC)
+
+    def millis(self) -> int:
+        """The same in milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
         """Seconds that never run backwards."""
@@ -40,6 +45,10 @@ class ManualClock:
     def now(self) -> datetime:
         """The start plus what was advanced."""
         return self._start + timedelta(seconds=self._passed)
+
+    def millis(self) -> int:
+        """The same in milliseconds since the epoch."""
+        return round(self.now().timestamp() * 1000)
 
     def monotonic(self) -> float:
         """What was advanced, in seconds."""

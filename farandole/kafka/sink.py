@@ -1,0 +1,215 @@
+"""Produce, in a transaction: one session per assigned input partition.
+
+A session is a transactional producer with the stable id ``<group>-<topic>-<partition>``: opening it
+fences whoever held the partition before, at the broker, on every produce and commit. It is used again
+only after a commit that succeeded and during which nothing was heard from the network: the client has no
+KIP-890, so a late EndTxn of an earlier transaction could otherwise hit a later one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from farandole.errors import BrokerUnreachable, FarandoleError, Fenced
+from farandole.event import Record
+from farandole.points import point
+
+_FENCED = {
+    KafkaError._FENCED,  # noqa: SLF001
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+}
+_BAD_RECORD = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_MSG,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+}
+OPEN_TIMEOUT, COMMIT_TIMEOUT = 30.0, 15.0
+_NOISE = ("txretries", "req_timeouts", "disconnects")
+
+
+class Spoiled(FarandoleError):
+    """The transaction did not end well or nobody knows how it ended; the session is thrown away."""
+
+
+class Refused(FarandoleError):
+    """The broker or the client refuses one record, whatever its neighbours; `index` tells which."""
+
+    def __init__(self, index: int, error: KafkaError) -> None:
+        super().__init__(f"the record was refused: {error.str()}", hint="make the event smaller or valid for its topic")
+        self.index = index
+
+
+class Session:
+    """A transactional producer that belongs to one input partition for as long as it is owned."""
+
+    def __init__(self, transactional_id: str, properties: Mapping[str, Any]) -> None:
+        self.id = transactional_id
+        self._settings = {
+            "linger.ms": 0,
+            **properties,
+            "transactional.id": transactional_id,
+            "client.id": transactional_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "transaction.timeout.ms": 15000,
+            "message.timeout.ms": 10000,
+            "socket.timeout.ms": 10000,
+            "retry.backoff.ms": 1,
+            "allow.auto.create.topics": False,
+            "statistics.interval.ms": 1000,
+            "error_cb": self._on_error,
+            "stats_cb": self._on_stats,
+        }
+        self._producer: Producer | None = None
+        self._counted: dict[str, int] = {}
+        self._noisy = False
+        self._refused: Refused | None = None
+        self._index = 0
+        self.opened = 0
+        self.ledger_offset = -1
+
+    def open(self) -> None:
+        """A new session: fences predecessors, completes or aborts what they left.
+
+        Raises BrokerUnreachable, or FarandoleError when transactions are refused.
+        """
+        self.drop()
+        self._noisy, self._counted = False, {}
+        producer = Producer(self._settings)
+        try:
+            producer.init_transactions(OPEN_TIMEOUT)
+        except KafkaException as error:
+            cause = error.args[0]
+            if cause.retriable() or cause.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):  # noqa: SLF001
+                raise BrokerUnreachable(
+                    f"no transaction coordinator answers: {cause.str()}", place=self.id, hint="waiting for the broker"
+                ) from error
+            raise FarandoleError(
+                f"the broker refuses the transactional id: {cause.str()}",
+                place=self.id,
+                hint="grant Write and Describe on TransactionalId, prefixed with the group's name",
+            ) from error
+        self._producer = producer
+        self.opened += 1
+
+    def publish(self, records: Sequence[Record], offset: TopicPartition, membership: Any, ledger: str) -> None:
+        """One transaction: all records and the consumed offset, or nothing.
+
+        Afterwards :attr:`ledger_offset` is the highest offset a record got on the topic `ledger`.
+        Raises Fenced (somebody else owns the partition), Refused (one record, nothing was written) or
+        Spoiled (unknown outcome: open a new session and read the committed offset).
+        """
+        if self._producer is None or self._noisy:
+            self.open()
+        assert self._producer is not None  # noqa: S101 - open() has just set it
+        self._refused = None
+        try:
+            self._in_transaction(self._producer, records, offset, membership, ledger)
+        except (KafkaException, BufferError) as error:
+            raise self._after(error) from error
+        except Refused:
+            self.drop()
+            raise
+
+    def _in_transaction(
+        self, producer: Producer, records: Sequence[Record], offset: TopicPartition, membership: Any, ledger: str
+    ) -> None:
+        producer.begin_transaction()
+        point("txn.begun")
+        for index, record in enumerate(records):
+            self._produce(producer, index, record, ledger)
+        point("txn.outputs_produced")
+        producer.poll(0)
+        point("txn.ledger_produced")
+        producer.send_offsets_to_transaction([offset], membership, COMMIT_TIMEOUT)
+        point("txn.offsets_sent")
+        point("txn.commit_sent", after=0.001)
+        try:
+            producer.commit_transaction(COMMIT_TIMEOUT)
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+            producer.commit_transaction(COMMIT_TIMEOUT)  # it resumes where it stood
+        point("txn.committed")
+        producer.poll(0)
+
+    def _produce(self, producer: Producer, index: int, record: Record, ledger: str) -> None:
+        reported = self._ledger_reported if record.topic == ledger else self._reported(index)
+        while True:
+            try:
+                producer.produce(
+                    record.topic, record.value, record.key, record.partition, headers=record.headers, on_delivery=reported
+                )
+            except BufferError:
+                producer.poll(0.05)
+            except KafkaException as error:
+                if error.args[0].code() in _BAD_RECORD:
+                    raise Refused(index, error.args[0]) from error
+                raise
+            else:
+                return
+
+    def _reported(self, index: int) -> Any:
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None and error.code() in _BAD_RECORD and self._refused is None:
+                self._refused = Refused(index, error)
+
+        return on_delivery
+
+    def _ledger_reported(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.ledger_offset = max(self.ledger_offset, message.offset())
+
+    def _after(self, error: BaseException) -> FarandoleError:
+        """What a failed transaction means; the session is gone either way."""
+        cause = error.args[0] if error.args and isinstance(error.args[0], KafkaError) else None
+        producer = self._producer
+        refused = self._refused
+        if producer is not None and cause is not None and cause.code() not in _FENCED and not cause.fatal():
+            with contextlib.suppress(KafkaException):
+                producer.flush(5)
+                producer.abort_transaction(5)
+                producer.poll(0)
+            refused = self._refused
+        self.drop()
+        if cause is not None and (cause.code() in _FENCED or (cause.fatal() and "fenced" in cause.str().lower())):
+            return Fenced("another instance owns this partition now", place=self.id)
+        if refused is not None:
+            return refused
+        return Spoiled(f"the transaction did not end: {cause.str() if cause else error}", place=self.id)
+
+    def _on_error(self, _: KafkaError) -> None:
+        self._noisy = True
+
+    def _on_stats(self, text: str) -> None:
+        """A retry, a timeout or a lost connection since the last look makes the session unfit for another use."""
+        brokers = json.loads(text)["brokers"].values()
+        now = {name: sum(broker.get(name, 0) for broker in brokers) for name in _NOISE}
+        if self._counted and any(now[name] > self._counted[name] for name in _NOISE):
+            self._noisy = True
+        self._counted = now
+
+    def quiet(self) -> None:
+        """Serve callbacks while nothing is produced."""
+        if self._producer is not None:
+            self._producer.poll(0)
+
+    def drop(self) -> None:
+        """Throw the producer away; what it left open is aborted by the next session."""
+        if self._producer is not None:
+            with contextlib.suppress(KafkaException):
+                self._producer.purge(blocking=False)
+            self._producer = None
