@@ -1,0 +1,216 @@
+"""A plain look at a topic: assigned, read-committed, without a group; it decides nothing and commits nothing.
+
+Reads the ledger's tail at takeover, the whole ledger for the projection, and topics for the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, Self
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from farandole.clock import Clock, SystemClock
+from farandole.errors import BrokerUnreachable, FarandoleError, SettingsError
+from farandole.event import RawRecord
+from farandole.kafka.admin import Admin, Topic
+
+Batch = list[RawRecord]
+
+_EOF = KafkaError._PARTITION_EOF
+_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+_REFUSED = {
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+}
+
+
+class TopicReader:
+    """All partitions of one topic, read from given offsets. One thread at a time.
+
+    `patience` is how long (seconds) a bounded read waits for the broker without any progress before it
+    raises :class:`BrokerUnreachable`; an unbounded read waits for ever.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        client_properties: Mapping[str, Any] | None = None,
+        *,
+        patience: float = 30.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.topic = topic
+        self._bootstrap = bootstrap
+        self._properties = dict(client_properties or {})
+        self._patience = patience
+        self._clock = clock or SystemClock()
+        self._admin = Admin(bootstrap, client_properties)
+        self._consumer: Consumer | None = None
+        self._described: Topic | None = None
+        self._refusal: KafkaError | None = None
+        self.positions: dict[int, int] = {}
+        """Where the read in progress stands, transaction markers included: everything below was yielded."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def describe(self) -> Topic:
+        """The topic with its UUID and number of partitions; asked once. Raises FarandoleError if it is not there."""
+        if self._described is None:
+            found = self._admin.topics([self.topic])
+            if self.topic not in found:
+                raise FarandoleError(
+                    f"topic {self.topic} does not exist",
+                    place=f"kafka {self._bootstrap}",
+                    hint="`farandole topology apply` creates the topics that are declared",
+                )
+            self._described = found[self.topic]
+        return self._described
+
+    def starts(self) -> dict[int, int]:
+        """The first offset that each partition still holds."""
+        return {p: at for (_, p), at in self._admin.starts(self._all()).items()}
+
+    def ends(self) -> dict[int, int]:
+        """The last stable offset of each partition: nothing below it is undecided."""
+        return {p: at for (_, p), at in self._admin.ends(self._all(), committed=True).items()}
+
+    def offsets_at(self, milliseconds: int) -> dict[int, int]:
+        """The first offset of each partition at or after a time (milliseconds since 1970)."""
+        return {p: at for (_, p), at in self._admin.offsets_at(self._all(), milliseconds).items()}
+
+    def read(
+        self,
+        offsets: Mapping[int, int],
+        *,
+        until: Mapping[int, int] | None = None,
+        at_most: int = 1000,
+        wait: float = 0.5,
+    ) -> Iterator[Batch]:
+        """Batches from `offsets` on; with `until` it ends there, otherwise never and gives empty batches when idle.
+
+        Only the named partitions are read. An offset that retention has eaten counts as the first that is
+        still there; a partition whose `until` is reached already is left out. Raises FarandoleError for an
+        offset beyond the end.
+        """
+        topic_id = self.describe().topic_id
+        starts = self.starts()
+        self.positions = {p: max(at, starts.get(p, at)) for p, at in offsets.items()}
+        goal = None if until is None else {p: until.get(p, 0) for p in offsets}
+        if self._reached(goal):
+            return
+        consumer = self._open()
+        consumer.assign([TopicPartition(self.topic, p, at) for p, at in self.positions.items() if self._left(p, goal)])
+        try:
+            heard = self._clock.monotonic()
+            while not self._reached(goal):
+                first = consumer.poll(wait)  # comes with the first record, where `consume` waits for the last
+                messages = [] if first is None else [first, *consumer.consume(at_most - 1, 0)]
+                self._admitted()
+                batch = [r for m in messages if (r := self._take(m, topic_id, goal)) is not None]
+                if messages:
+                    heard = self._clock.monotonic()
+                elif goal is not None and self._clock.monotonic() - heard > self._patience:
+                    self._silent()
+                if batch or goal is None:
+                    yield batch
+        finally:
+            consumer.unassign()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _all(self) -> list[tuple[str, int]]:
+        return [(self.topic, p) for p in range(self.describe().partitions)]
+
+    def _left(self, partition: int, goal: Mapping[int, int] | None) -> bool:
+        return goal is None or self.positions[partition] < goal[partition]
+
+    def _reached(self, goal: Mapping[int, int] | None) -> bool:
+        return goal is not None and not any(self._left(p, goal) for p in goal)
+
+    def _open(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(
+                {
+                    "client.id": "farandole-reader",
+                    "log_level": 0,  # what went wrong is told by the error that is raised, once
+                    "fetch.wait.max.ms": 100,
+                    **self._properties,
+                    "bootstrap.servers": self._bootstrap,
+                    "group.id": "farandole-reader",  # the client demands one; it is neither joined nor committed to
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "isolation.level": "read_committed",
+                    "auto.offset.reset": "error",
+                    "enable.partition.eof": True,  # tells the position behind transaction markers
+                    "allow.auto.create.topics": False,
+                    "check.crcs": True,
+                    "error_cb": self._heard,
+                }
+            )
+        return self._consumer
+
+    def _take(self, message: Message, topic_id: str, goal: Mapping[int, int] | None) -> RawRecord | None:
+        error = message.error()
+        partition, offset = message.partition(), message.offset()
+        if error is not None and error.code() != _EOF:
+            self._note(error, partition)
+            return None
+        if partition is None or offset is None or partition not in self.positions:
+            return None
+        if error is not None:
+            self.positions[partition] = max(self.positions[partition], offset)
+            return None
+        self.positions[partition] = offset + 1
+        if goal is not None and offset >= goal[partition]:
+            return None
+        return RawRecord(
+            self.topic,
+            topic_id,
+            partition,
+            offset,
+            message.timestamp()[1],
+            message.key(),
+            message.value(),
+            list(message.headers() or ()),  # type: ignore[arg-type]  # the client gives bytes
+        )
+
+    def _note(self, error: KafkaError, partition: int | None) -> None:
+        """What no patience mends is raised; everything else the client retries by itself."""
+        if error.code() in _GONE:
+            raise FarandoleError(
+                f"offset {self.positions.get(partition or 0)} is not there: {error.str()}",
+                place=f"{self.topic}[{partition}]",
+                hint="retention has passed it, or the topic was created anew",
+            )
+        self._heard(error)
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() in _REFUSED or error.fatal():
+            self._refusal = error
+
+    def _admitted(self) -> None:
+        if self._refusal is not None:
+            raise SettingsError(
+                f"the brokers refuse to let us read: {self._refusal.str()}",
+                place=f"kafka {self._bootstrap}",
+                hint="check the KAFKA_… credentials and the right to read this topic",
+            )
+
+    def _silent(self) -> NoReturn:
+        raise BrokerUnreachable(
+            f"nothing was heard from the brokers for {self._patience:g} s",
+            place=f"kafka {self._bootstrap}",
+            hint="check KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `farandole up`",
+        )
