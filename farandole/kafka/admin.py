@@ -37,18 +37,18 @@ T = TypeVar("T")
 TopicPartitionKey = tuple[str, int]
 
 _AWAY = {
-    KafkaError._TRANSPORT,  # noqa: SLF001  (that is how the client spells its own codes)
-    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-    KafkaError._TIMED_OUT,  # noqa: SLF001
-    KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
-    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._RESOLVE,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
 _REFUSED = {
-    KafkaError._AUTHENTICATION,  # noqa: SLF001
-    KafkaError._SSL,  # noqa: SLF001
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
     KafkaError.SASL_AUTHENTICATION_FAILED,
 }
 _FORBIDDEN = {
@@ -249,7 +249,7 @@ class Admin:
         }
 
     def _heard(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  (a consequence, never the cause)
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # a consequence, never the cause
             self._noise = error
 
     def _wait(self, future: Future[T], act: str) -> T:
