@@ -190,10 +190,15 @@ def newer(later: Entry, standing: Entry) -> bool:
 
     The higher (life, rank) stands, then the later one; what is final is left only for the same or higher rank.
     """
-    high, low = rank(later.state), rank(standing.state)
+    return outranks((later.life, later.state), (standing.life, standing.state))
+
+
+def outranks(later: tuple[int, str], standing: tuple[int, str]) -> bool:
+    """:func:`newer` for life and state alone."""
+    high, low = rank(later[1]), rank(standing[1])
     if low >= FINAL and high < low:
         return False
-    return (later.life, high) >= (standing.life, low)
+    return (later[0], high) >= (standing[0], low)
 
 
 @lru_cache(maxsize=1024)
