@@ -29,6 +29,7 @@ RANKS: dict[str, int] = {
     "filtered": 6,
     "duplicate": 6,
     "skipped": 6,
+    "joined": 6,
     "caught": 6,
     "done": 6,
 }
@@ -36,6 +37,10 @@ RANKS: dict[str, int] = {
 
 FINAL = 5
 """From this rank on a state is left by nothing of a lower rank, whatever life that claims to be."""
+
+
+Moment = datetime | int | None
+"""A time as Avro takes it: a datetime, or milliseconds since 1970. Read back it is a datetime."""
 
 
 class Origin(TypedDict):
@@ -59,8 +64,8 @@ class StepTaken(TypedDict):
     name: str
     state: str
     attempts: int
-    started_at: datetime | None
-    ended_at: datetime | None
+    started_at: Moment
+    ended_at: Moment
     error: str | None
     reused: bool
 
@@ -119,8 +124,8 @@ class Entry:
     version: str = ""
     instance: str = ""
     fence: int = 0
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: Moment = None
+    ended_at: Moment = None
     correlation_id: str = ""
     causation_id: str = ""
     traceparent: str = ""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from farandole.ledger.entry import FINAL, Entry, outranks, rank
+from farandole.ledger.entry import FINAL, Entry, Moment, outranks, rank
 from farandole.ledger.tables import by_entry, by_run, fact, ledger_position, range_count, run, run_event, run_step
 
 Row = dict[str, Any]
@@ -294,5 +294,5 @@ def _json(value: Mapping[str, str]) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1000)
+def _milliseconds(moment: Moment) -> int | None:
+    return round(moment.timestamp() * 1000) if isinstance(moment, datetime) else moment
