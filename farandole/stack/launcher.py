@@ -1,0 +1,209 @@
+"""Start, find and stop the servers of one state folder."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+from farandole.clock import SystemClock
+from farandole.errors import StackError
+from farandole.stack import postgres, process
+from farandole.stack.jars import Depot, enough_disk
+from farandole.stack.progress import Progress
+from farandole.stack.servers import KAFKA, REGISTRY, Kind
+from farandole.stack.state import Server, StateFile, locked
+
+PATIENCE = 90.0  # seconds for a server to answer; a busy machine of two cores needs up to twenty
+_TAKEN = ("Address already in use", "already in use by another process", "Failed to bind")
+_BINDS = 3  # a port that was free can be taken before the server gets there
+
+
+class Stack:
+    """The servers of one state folder: Kafka, the registry and, on request, PostgreSQL.
+
+    Two folders are two stacks, which run side by side. Every method may be called from any process: what
+    runs is known from the state file, and a server is only ever stopped by its pid *and* start time.
+    """
+
+    def __init__(self, folder: Path | str, *, depot: Depot | None = None, progress: Progress | None = None) -> None:
+        self.folder = Path(folder).absolute()
+        self._depot = depot or Depot.of_environment()
+        self._progress = progress or Progress()
+        self._state = StateFile(self.folder)
+        self._given_up = Event()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Kafka's address. Raises StackError when no Kafka was ever started here."""
+        return self._known("kafka").address
+
+    @property
+    def registry_url(self) -> str:
+        """The registry's Confluent-compatible API. Raises StackError when none was ever started here."""
+        return self._known("registry").address
+
+    @property
+    def postgres_url(self) -> str:
+        """The SQLAlchemy URL of PostgreSQL's database ``farandole``. Raises StackError when there is none."""
+        return self._known("postgres").address
+
+    def up(
+        self,
+        *,
+        with_postgres: bool = False,
+        kafka_port: int = 0,
+        registry_port: int = 0,
+        properties: Mapping[str, str] | None = None,
+    ) -> list[Server]:
+        """Start what does not run yet, side by side, and wait until each answers.
+
+        A port of 0 means the one it had last time, else the usual one, else any free one. `properties` are
+        the broker's own and are kept for later starts. Raises StackError.
+        """
+        with self._locked(), self._progress, ThreadPoolExecutor(3, "farandole-up") as pool:
+            work = [
+                pool.submit(self.start_kafka, port=kafka_port, properties=properties),
+                pool.submit(self.start_registry, port=registry_port),
+                *([pool.submit(self.start_postgres)] if with_postgres else ()),
+            ]
+            try:
+                return [each.result() for each in work]
+            except BaseException:
+                self._given_up.set()
+                raise
+
+    def down(self) -> list[str]:
+        """Stop everything that runs here; the names of what was stopped. Data and ports are kept."""
+        with self._locked():
+            running = [server for server in self._state.servers().values() if is_running(server)]
+            with ThreadPoolExecutor(3, "farandole-down") as pool:
+                list(pool.map(lambda server: self.stop(server.name), running))
+            return [server.name for server in running]
+
+    def status(self) -> list[tuple[Server, bool]]:
+        """Every server known here, and whether it runs."""
+        return [(server, is_running(server)) for server in self._state.servers().values()]
+
+    def start_kafka(self, *, port: int = 0, properties: Mapping[str, str] | None = None) -> Server:
+        """Start the broker alone, or find it running."""
+        return self._start(KAFKA, {"client": port}, properties)
+
+    def start_registry(self, *, port: int = 0, properties: Mapping[str, str] | None = None) -> Server:
+        """Start the registry alone, or find it running."""
+        return self._start(REGISTRY, {"http": port}, properties)
+
+    def start_postgres(self, *, port: int = 0) -> Server:
+        """Start PostgreSQL, or find it running."""
+        known = self._state.get("postgres")
+        if known and is_running(known):
+            return known
+        enough_disk(self.folder)
+        self._progress.say("postgres", "starting")
+        server = postgres.start(self.folder / "postgres", self._ports(known, postgres.USUAL, {"sql": port})["sql"])
+        self._state.put(server)
+        self._progress.say("postgres", f"ready at {server.address}")
+        return server
+
+    def stop_kafka(self) -> None:
+        """Stop the broker cleanly."""
+        self.stop("kafka")
+
+    def stop_registry(self) -> None:
+        """Stop the registry cleanly."""
+        self.stop("registry")
+
+    def stop(self, name: str, *, grace: float = 20.0) -> None:
+        """Stop one server cleanly, by SIGKILL after `grace` seconds. Nothing happens if it does not run."""
+        if server := self._state.get(name):
+            polite = postgres.POLITE if name == "postgres" else signal.SIGTERM
+            process.stop(server.pid, server.started, polite=polite, grace=grace)
+            self._state.put(replace(server, pid=0, started=0.0))
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one server: what a crash looks like."""
+        if server := self._state.get(name):
+            process.stop(server.pid, server.started, polite=signal.SIGKILL)
+            self._state.put(replace(server, pid=0, started=0.0))
+
+    def _start(self, kind: Kind, wanted: Mapping[str, int], properties: Mapping[str, str] | None) -> Server:
+        known = self._state.get(kind.name)
+        if known and is_running(known):
+            self._await(kind, known)
+            return known
+        enough_disk(self.folder)
+        kept = {**(known.properties if known else {}), **(properties or {})}
+        for left in reversed(range(_BINDS)):
+            ports = self._ports(known, kind.usual, wanted)
+            server = self._spawn(kind, ports, kept)
+            try:
+                self._await(kind, server)
+            except _PortTakenError:
+                if not left or any(wanted.values()):
+                    raise
+                known = None
+                continue
+            self._progress.say(kind.name, f"ready at {server.address}")
+            return server
+        raise AssertionError  # the last try returns or raises
+
+    def _spawn(self, kind: Kind, ports: Mapping[str, int], properties: dict[str, str]) -> Server:
+        launch = kind.launch(self.folder / kind.name, ports, properties, self._depot, self._progress)
+        log = self.folder / "logs" / f"{kind.name}.log"
+        self._progress.say(kind.name, "starting")
+        pid, started = process.spawn(launch.argv, log, launch.env)
+        server = Server(kind.name, kind.address(ports), dict(ports), pid, started, str(log), properties=properties)
+        self._state.put(server)  # before it is ready: whoever interrupts us can still stop it
+        return server
+
+    def _await(self, kind: Kind, server: Server) -> None:
+        clock = SystemClock()
+        end = clock.monotonic() + PATIENCE
+        while not kind.ready(server.ports):
+            log = Path(server.log)
+            if not is_running(server):
+                lines = process.last_lines(log)
+                self._state.put(replace(server, pid=0, started=0.0))
+                error = _PortTakenError if any(word in lines for word in _TAKEN) else StackError
+                raise error(
+                    f"{kind.name} died at its start; the last lines of its log:\n{lines}",
+                    place=str(log),
+                    hint=f"its data is in {self.folder / kind.name}; `farandole doctor` checks the machine",
+                )
+            if clock.monotonic() > end or self._given_up.is_set():
+                raise StackError(
+                    f"{kind.name} runs (pid {server.pid}) but did not answer within {PATIENCE:g} s:\n"
+                    f"{process.last_lines(log)}",
+                    place=str(log),
+                    hint="`farandole up` waits for it again; `farandole down` stops it",
+                )
+            time.sleep(0.05)
+
+    def _ports(self, known: Server | None, usual: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+        asked = {use: port for use, port in wanted.items() if port}
+        if asked:
+            process.free_ports(asked, insist=True)
+        before = known.ports if known else {}
+        return process.free_ports({use: asked.get(use) or before.get(use) or port for use, port in usual.items()})
+
+    def _known(self, name: str) -> Server:
+        if server := self._state.get(name):
+            return server
+        raise StackError(f"no {name} was started here", place=str(self.folder), hint="farandole up")
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        return locked(self.folder / "stack.lock", lambda text: self._progress.say("stack", text))
+
+
+class _PortTakenError(StackError):
+    pass
+
+
+def is_running(server: Server) -> bool:
+    """Whether that very process runs."""
+    return process.is_alive(server.pid, server.started)

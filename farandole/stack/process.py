@@ -1,0 +1,129 @@
+"""Processes that outlive whoever started them, and that are never mistaken for another's."""
+
+# ruff: noqa: PLC0415 - what comes with farandole[stack] is imported where it is used: the rest works without it
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from farandole.errors import StackError
+
+HOST = "127.0.0.1"
+LOG_LIMIT = 10 * 1024 * 1024  # bytes; a longer log is set aside at the next start
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> tuple[int, float]:
+    """Start a process in a session of its own, its output appended to `log`: its pid and its start time.
+
+    The environment is a short list of ours, so that no KAFKA_, QUARKUS_ or JAVA_ variable meant for
+    something else reaches a server.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        log.replace(log.with_suffix(".1.log"))
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    pid = os.posix_spawn(
+        argv[0],
+        list(argv),
+        {**kept, **(env or {})},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE, signal.SIGINT],
+    )
+    return pid, started_at(pid)
+
+
+def started_at(pid: int) -> float:
+    """When the process of that pid started (seconds since the epoch); 0.0 if there is none."""
+    import psutil  # type: ignore[import-untyped]
+
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # our own child that ended would stay as a zombie
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Whether that very process still runs: the pid alone could be somebody else's by now."""
+    return pid > 0 and abs(started_at(pid) - started) < 1.0 and started > 0
+
+
+def stop(pid: int, started: float, *, polite: int = signal.SIGTERM, grace: float = 20.0) -> None:
+    """End that very process: `polite`, then SIGKILL after `grace` seconds. Nothing happens if it is gone."""
+    import psutil
+
+    if not is_alive(pid, started):
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for number in (polite, signal.SIGKILL):
+            process.send_signal(number)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(grace)
+                return
+    if is_alive(pid, started):
+        raise StackError(f"process {pid} does not end, not even by SIGKILL", hint="look at it with `ps`")
+
+
+def last_lines(log: Path, count: int = 12) -> str:
+    """The end of a log, for a person who wants to know why a server died."""
+    try:
+        with log.open(errors="replace") as lines:
+            return "".join(f"    {line.rstrip()[:240]}\n" for line in deque(lines, count)).rstrip()
+    except OSError:
+        return "    (no log)"
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def free_ports(usual: Mapping[str, int], *, insist: bool = False) -> dict[str, int]:
+    """A port per use: the usual one if it is free, else any (0 asks for any).
+
+    With `insist` a taken port raises StackError instead.
+    """
+    chosen: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        for use, port in usual.items():
+            if port and insist and not is_free(port):
+                raise StackError(
+                    f"port {port} is taken by another process",
+                    place=f"{HOST}:{port}",
+                    hint=f"choose another {use} port, leave the option out to take a free one, or see `ss -ltnp`",
+                )
+            if port and is_free(port) and port not in chosen.values():
+                chosen[use] = port
+                continue
+            probe = held.enter_context(socket.socket())  # held until all are chosen: no two uses get one port
+            probe.bind((HOST, 0))
+            chosen[use] = probe.getsockname()[1]
+    return chosen

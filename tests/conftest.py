@@ -1,0 +1,92 @@
+"""What every test may ask for: real servers, started by the project's own launcher.
+
+``FARANDOLE_STACK=external`` takes the servers that KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL name
+(and FARANDOLE_TEST_POSTGRES_URL, if there is one) instead of starting any.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from farandole.stack.launcher import Stack
+from farandole.stack.process import free_ports
+
+
+class Servers:
+    """The servers of one test session. Each starts when it is first asked for, and not before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.external = os.environ.get("FARANDOLE_STACK") == "external"
+        self.launcher = Stack(folder)  # for tests that stop and start single servers of this session
+        self._databases = Stack(folder / "databases")  # apart, so that the launcher's settings name no database
+
+    @cached_property
+    def bootstrap_servers(self) -> str:
+        """The broker's address."""
+        if self.external:
+            return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        return self.launcher.start_kafka(port=free_ports({"client": 0})["client"]).address
+
+    @cached_property
+    def registry_url(self) -> str:
+        """The registry's Confluent-compatible API (v7)."""
+        if self.external:
+            return os.environ["SCHEMA_REGISTRY_URL"]
+        return self.launcher.start_registry(port=free_ports({"http": 0})["http"]).address
+
+    def postgres_url(self) -> str:
+        """A database of its own, empty, for whoever asks: an SQLAlchemy URL."""
+        import psycopg
+
+        name = self.unique("test").replace("-", "_")
+        parts = urlsplit(self._postgres)
+        with psycopg.connect(
+            urlunsplit(parts._replace(scheme="postgresql")).replace("postgresql+psycopg", "postgresql"), autocommit=True
+        ) as connection:
+            connection.execute(f"create database {name}")
+        return urlunsplit(parts._replace(path=f"/{name}"))
+
+    @cached_property
+    def _postgres(self) -> str:
+        if self.external and (url := os.environ.get("FARANDOLE_TEST_POSTGRES_URL")):
+            return url
+        return self._databases.start_postgres(port=free_ports({"sql": 0})["sql"]).address
+
+    def unique(self, prefix: str) -> str:
+        """A name that no other test has, for topics, groups and subjects."""
+        return f"{prefix}-{uuid.uuid4().hex[:10]}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a process of ours finds these servers."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "SCHEMA_REGISTRY_URL": self.registry_url,
+            "FARANDOLE_STATE": str(self.folder),
+        }
+
+    def down(self) -> None:
+        """Stop what was started."""
+        self.launcher.down()
+        self._databases.down()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory):
+    servers = Servers(tmp_path_factory.mktemp("stack") / ".farandole")
+    try:
+        yield servers
+    finally:
+        servers.down()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
