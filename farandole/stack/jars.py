@@ -44,11 +44,12 @@ class Depot:
     mirror: str = ""
 
     @classmethod
-    def of_environment(cls) -> Depot:
-        """By FARANDOLE_CACHE (else the user's cache folder) and FARANDOLE_MAVEN_MIRROR."""
+    def of_environment(cls, mirror: str | None = None) -> Depot:
+        """By FARANDOLE_CACHE (else the user's cache folder) and FARANDOLE_MAVEN_MIRROR, unless `mirror` is given."""
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         cache = Path(os.environ.get("FARANDOLE_CACHE") or Path(home) / "farandole")
-        return cls(cache.absolute(), os.environ.get("FARANDOLE_MAVEN_MIRROR", "").rstrip("/"))
+        source = os.environ.get("FARANDOLE_MAVEN_MIRROR", "") if mirror is None else mirror
+        return cls(cache.absolute(), source.rstrip("/"))
 
     def kafka(self, progress: Progress) -> str:
         """Kafka's class path, fetched if it is not here yet."""
