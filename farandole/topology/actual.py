@@ -1,0 +1,81 @@
+"""What stands on the cluster and in the registry, as far as the repository has an opinion about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from farandole.kafka.admin import Admin
+from farandole.topology.desired import Desired, WantedGroup
+from farandole.topology.subjects import Subjects
+
+Begin = tuple[str, str | int]  # topic, and where: "beginning", "now", or milliseconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class ActualTopic:
+    """A topic that exists: its partitions and effective settings."""
+
+    partitions: int
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ActualSubject:
+    """A subject: its own compatibility level, its schemas (oldest first), the registry's verdict on the wanted one."""
+
+    compatibility: str | None = None
+    versions: tuple[dict[str, Any], ...] = ()
+    reads_all: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ActualGroup:
+    """A group: whether it has members, and the partitions that it has committed."""
+
+    active: bool = False
+    committed: frozenset[tuple[str, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """All that stands. `offsets`: for each place where a group would begin, the offset by partition."""
+
+    topics: dict[str, ActualTopic] = field(default_factory=dict)
+    subjects: dict[str, ActualSubject] = field(default_factory=dict)
+    groups: dict[str, ActualGroup] = field(default_factory=dict)
+    offsets: dict[Begin, dict[int, int]] = field(default_factory=dict)
+
+
+def read_actual(desired: Desired, admin: Admin, subjects: Subjects) -> Actual:
+    """Ask broker and registry about what is desired, and about nothing else. Raises Unreachable and SettingsError."""
+    topics = admin.topics([topic.name for topic in desired.topics])
+    settings = admin.configs(list(topics))
+    found = Actual({name: ActualTopic(topic.partitions, settings[name]) for name, topic in topics.items()})
+    for subject in desired.subjects:
+        versions = subjects.versions(subject.name)
+        reads_all = subject.schema in versions or not versions or subjects.reads_all(subject.name, subject.schema)
+        found.subjects[subject.name] = ActualSubject(subjects.compatibility(subject.name), versions, reads_all)
+    for group in desired.groups:
+        state = admin.group(group.name)
+        found.groups[group.name] = ActualGroup(state.active, frozenset(admin.committed(group.name)))
+        if not state.active:
+            _offsets(found, group, admin)
+    return found
+
+
+def _offsets(found: Actual, group: WantedGroup, admin: Admin) -> None:
+    committed = found.groups[group.name].committed
+    for topic, begin in group.begins.items():
+        if topic not in found.topics or (topic, begin) in found.offsets:
+            continue
+        partitions = [(topic, number) for number in range(found.topics[topic].partitions)]
+        if committed.issuperset(partitions):
+            continue
+        if begin == "beginning":
+            offsets = admin.starts(partitions)
+        elif isinstance(begin, int):
+            offsets = admin.offsets_at(partitions, begin)
+        else:  # the last stable offset: what an open transaction holds has not been said yet
+            offsets = admin.ends(partitions, committed=True)
+        found.offsets[topic, begin] = {number: offset for (_, number), offset in offsets.items()}
