@@ -53,6 +53,7 @@ class Subscription:
     signal: str
     event_type: str
     where: str = ""
+    place: str = field(default="", compare=False)  # file:line, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Join:
     fields: tuple[str, ...]
     within: float
     where: str = ""
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ class Catch:
 class Step:
     """A named part of a run: a function by reference (``module:name``) with its policy.
 
-    `use` and `options` are set for a ready-made step; the reference then names its factory, which is
-    called with the options as keyword arguments to give the function.
+    `use` and `options` are set for a ready-made step, and `call` is empty: the factory labelled with that
+    name is called with the options as keyword arguments to give the function.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Step:
     catch: tuple[Catch, ...] = ()
     use: str = ""
     options: tuple[tuple[str, Any], ...] = ()
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
