@@ -54,6 +54,8 @@ class TopicReader:
         self._refusal: KafkaError | None = None
         self.positions: dict[int, int] = {}
         """Where the read in progress stands, transaction markers included: everything below was yielded."""
+        self.at_end: set[int] = set()
+        """The partitions of the read in progress whose end was seen after their last record."""
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +105,7 @@ class TopicReader:
         topic_id = self.describe().topic_id
         starts = self.starts()
         self.positions = {p: max(at, starts.get(p, at)) for p, at in offsets.items()}
+        self.at_end = set()
         goal = None if until is None else {p: until.get(p, 0) for p in offsets}
         if self._reached(goal):
             return
@@ -171,7 +174,9 @@ class TopicReader:
             return None
         if error is not None:
             self.positions[partition] = max(self.positions[partition], offset)
+            self.at_end.add(partition)
             return None
+        self.at_end.discard(partition)
         self.positions[partition] = offset + 1
         if goal is not None and offset >= goal[partition]:
             return None

@@ -53,12 +53,13 @@ def project(
     *,
     read_to: Mapping[int, int] | None = None,
     topic_id: str = "",
-    checked_at: int = 0,
+    checked_at: Mapping[int, int] | None = None,
 ) -> Projected:
     """Take a batch of lines, in the order of their offsets, inside the caller's transaction.
 
     `read_to` says up to where each partition was read, transaction markers included; the lines alone
-    cannot. Lines below the stored position are known already: a repeated batch changes nothing.
+    cannot. `checked_at` says up to when (milliseconds since 1970) a partition is known to be complete.
+    Lines below the stored position are known already: a repeated batch changes nothing.
     """
     ends = {p: o for line in lines for p, o in [(line.partition, line.offset + 1)]} | dict(read_to or {})
     stood = _lock(conn, sorted(ends), topic_id)
@@ -67,11 +68,11 @@ def project(
     for line in fresh:
         book.take(line)
     book.write(conn)
-    newest = {line.partition: line.recorded_at for line in fresh}
+    checked = {line.partition: line.recorded_at for line in fresh} | dict(checked_at or {})
     for partition, end in ends.items():
-        moved: Row = {"checked_at": checked_at, "next_offset": max(end, stood[partition])}
-        if partition in newest:
-            moved["newest_at"] = newest[partition]
+        moved: Row = {"next_offset": max(end, stood[partition])}
+        if partition in checked:
+            moved["checked_at"] = checked[partition]
         conn.execute(update(ledger_position).where(ledger_position.c.partition == partition).values(moved))
     return Projected(len(fresh), len(lines) - len(fresh), book.refused)
 
@@ -80,9 +81,7 @@ def _lock(conn: Connection, partitions: Sequence[int], topic_id: str) -> dict[in
     """Position rows, locked until the transaction ends: of two projectors the second finds the lines known."""
     if not partitions:
         return {}
-    new = [
-        {"partition": p, "next_offset": 0, "topic_id": topic_id, "newest_at": 0, "checked_at": 0} for p in partitions
-    ]
+    new = [{"partition": p, "next_offset": 0, "topic_id": topic_id, "checked_at": 0} for p in partitions]
     dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
     conn.execute(dialect.insert(ledger_position).on_conflict_do_nothing(), new)
     wanted = select(ledger_position.c.partition, ledger_position.c.next_offset)

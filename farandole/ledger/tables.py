@@ -20,8 +20,7 @@ ledger_position = Table(
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False),
     Column("topic_id", String, nullable=False),  # a recreated ledger is another ledger
-    Column("newest_at", BigInteger, nullable=False),  # the append time of the newest entry
-    Column("checked_at", BigInteger, nullable=False),  # when the projector last saw that there was nothing newer
+    Column("checked_at", BigInteger, nullable=False),  # up to when all that the partition holds is here
 )
 
 run = Table(

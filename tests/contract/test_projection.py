@@ -300,8 +300,8 @@ def test_asking_before_the_projector_ran_names_the_remedy(url):
 
 
 def test_how_old_an_answer_is_follows_the_partition_seen_least_lately(database):
-    take(database, checked_at=5_000, read_to={0: 1, 1: 1})
-    take(database, checked_at=9_000, read_to={1: 4})
+    take(database, checked_at={0: 5_000, 1: 5_000}, read_to={0: 1, 1: 1})
+    take(database, checked_at={1: 9_000}, read_to={1: 4})
 
     assert ask(database, checked_at) == datetime.fromtimestamp(5, UTC)
 

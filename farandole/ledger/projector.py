@@ -1,0 +1,116 @@
+"""The loop of the service ``projector``: reads the whole ledger, keeps the projection, remembers nothing else.
+
+Its offsets stand in the projection itself, so a projection that is dropped, restored or moved is read on
+from where it is. Two of them at once do no harm: the second finds each line known.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from farandole.clock import Clock, SystemClock
+from farandole.errors import FarandoleError, Undecodable, Unreachable
+from farandole.event import RawRecord
+from farandole.kafka.reader import TopicReader
+from farandole.ledger.entry import LEDGER_TOPIC, Entry
+from farandole.ledger.projection import Line, positions, project
+from farandole.store.engine import Database
+
+Decode = Callable[[RawRecord], Mapping[str, Any]]
+"""From a ledger record with a value to its Avro record. Raises Undecodable or Unreachable."""
+
+HEARTBEAT = 2.0
+"""Seconds after which an idle projector says that there is nothing newer."""
+BACKOFF = 2.0
+"""Seconds to wait when broker, registry or database is away."""
+
+_log = structlog.get_logger("farandole.projector")
+
+
+class Projector:
+    """Keeps one projection. The reader and the database stay the caller's to close."""
+
+    def __init__(self, database: Database, reader: TopicReader, decode: Decode, clock: Clock | None = None) -> None:
+        self._database, self._reader, self._decode = database, reader, decode
+        self._clock = clock or SystemClock()
+        self._beat = 0.0
+        self.projected = 0
+        """Lines taken since the start."""
+
+    def run(self, stop: threading.Event, *, until_drained: bool = False) -> None:
+        """Project until `stop` is set; with `until_drained` until nothing undecided is left to read.
+
+        What is away is waited for. Raises FarandoleError where the ledger topic is not the one that the
+        projection was read from.
+        """
+        while not stop.is_set():
+            try:
+                if until_drained:
+                    self._drain(stop)
+                    return
+                self._follow(stop)
+            except Unreachable as away:
+                _log.warning("projector.waiting", reason=away.message, place=away.place, hint=away.hint)
+                stop.wait(BACKOFF)
+
+    def _follow(self, stop: threading.Event) -> None:
+        for batch in self._reader.read(self._offsets()):
+            self._take(batch)
+            if stop.is_set():
+                return
+
+    def _drain(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            ends, offsets = self._reader.ends(), self._offsets()
+            for batch in self._reader.read(offsets, until=ends):
+                self._take(batch)
+                if stop.is_set():
+                    return
+            self._write([], offsets)
+            if all(self._reader.positions.get(p, 0) >= end for p, end in self._reader.ends().items()):
+                return
+
+    def _offsets(self) -> dict[int, int]:
+        topic = self._reader.describe()
+        with self._database.reading() as conn:
+            stored = positions(conn)
+        other = {read for _, read in stored.values()} - {topic.topic_id}
+        if other:
+            raise FarandoleError(
+                f"this is not the {LEDGER_TOPIC} that the projection was read from: it was created anew",
+                place=self._database.place,
+                hint="keep the old database if you need it, then name another one in FARANDOLE_DATABASE_URL or "
+                "drop the table projection_version: the projection is read anew from the beginning",
+            )
+        return {p: stored.get(p, (0, ""))[0] for p in range(topic.partitions)}
+
+    def _take(self, batch: list[RawRecord]) -> None:
+        if batch or self._clock.monotonic() - self._beat >= HEARTBEAT:
+            self._write([self._line(record) for record in batch])
+
+    def _write(self, lines: list[Line], complete: Iterable[int] = ()) -> None:
+        now = round(self._clock.now().timestamp() * 1000)
+        checked = dict.fromkeys([*self._reader.at_end, *complete], now)
+        topic_id = self._reader.describe().topic_id
+        with self._database.writing() as conn:
+            done = project(conn, lines, read_to=self._reader.positions, topic_id=topic_id, checked_at=checked)
+        self._beat = self._clock.monotonic()
+        self.projected += done.taken
+        if done.refused:
+            _log.error("ledger.lower_rank", entries=done.refused, hint="see the facts ledger.lower-rank")
+
+    def _line(self, record: RawRecord) -> Line:
+        at = record.partition, record.offset
+        if record.value is None:
+            return Line(*at, None, (record.key or b"").decode("utf-8", "replace"), record.timestamp)
+        try:
+            entry = Entry.of(self._decode(record))
+        except Undecodable as error:  # somebody else's record: said, and passed by
+            name = f"undecodable:{record.partition}/{record.offset}"
+            detail = {"at": str(record.position), "reason": error.reason, "message": error.message}
+            entry = Entry("fact", "", name, fact="ledger.undecodable", detail=detail)
+        return Line(*at, entry, entry.id, record.timestamp)
