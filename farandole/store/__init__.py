@@ -1,0 +1,81 @@
+"""What a pipeline remembers, in SQL: settled keys, positions, checkpoints, waiting events.
+
+Start reading at `open_store`, then `inbox.py`. Only this room and the ledger's import SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from sqlalchemy import Connection, Engine
+
+from farandole.store.checkpoints import Checkpoint, Checkpoints
+from farandole.store.engine import Database
+from farandole.store.host import register_host
+from farandole.store.inbox import Inbox
+from farandole.store.migrate import migrate
+from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
+
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Claim",
+    "Inbox",
+    "Joined",
+    "Known",
+    "Lane",
+    "Member",
+    "OutboxRow",
+    "Outcome",
+    "Settlement",
+    "Store",
+    "Taken",
+    "WaitingRoom",
+    "WaitingSet",
+    "open_store",
+]
+
+
+class Store:
+    """The database of one pipeline, shared by its instances and safe to use from any thread."""
+
+    def __init__(self, database: Database, pipeline: str) -> None:
+        self._database, self.pipeline = database, pipeline
+        self.inbox = Inbox(database, pipeline)
+        self.checkpoints = Checkpoints(database, pipeline)
+        self.waiting = WaitingRoom(database, pipeline)
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine beneath."""
+        return self._database.engine
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """A transaction that may write: committed at the end of the block, rolled back by an exception.
+
+        Raises DatabaseUnreachable where the database itself is the trouble; other SQL errors pass as they are.
+        """
+        return self._database.writing()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._database.close()
+
+
+def open_store(url: str, pipeline: str) -> Store:
+    """Open a pipeline's database, create what is missing, and be sure that it is ours to use.
+
+    ``{pipeline}`` in `url` becomes the pipeline's name. Raises SettingsError if the URL or what it names
+    is wrong, DatabaseUnreachable if the database does not answer.
+    """
+    database = Database(url, pipeline)
+    try:
+        with database.told(opening=True):
+            migrate(database)
+            if not database.postgresql:
+                register_host(database, pipeline)
+    except BaseException:
+        database.close()
+        raise
+    return Store(database, pipeline)

@@ -1,0 +1,85 @@
+"""Who owns a partition, in SQL: each take-over raises the fence, and what carries an older one writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, case, null, select, update
+
+from farandole.errors import Fenced
+from farandole.store.engine import Database
+from farandole.store.rows import Lane, Taken
+from farandole.store.tables import now_ms, position
+
+LEASE = 60_000  # milliseconds that a sign of life holds
+
+
+def row_of(pipeline: str, lane: Lane) -> ColumnElement[bool]:
+    """The position row of a lane's partition, whoever owns it."""
+    return and_(
+        position.c.pipeline == pipeline,
+        position.c.epoch == lane.epoch,
+        position.c.topic_id == lane.topic_id,
+        position.c.partition == lane.partition,
+    )
+
+
+def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Taken:
+    """Raise the fence of the lane's partition by one, in the name of `owner`."""
+    mine = row_of(pipeline, lane)
+    with database.writing() as conn:
+        conn.execute(
+            database.fresh(position).values(
+                pipeline=pipeline,
+                epoch=lane.epoch,
+                topic_id=lane.topic_id,
+                partition=lane.partition,
+                topic=lane.topic,
+            )
+        )
+        before = conn.execute(select(position.c.owner).where(mine).with_for_update()).one()
+        after = conn.execute(
+            update(position)
+            .where(mine)
+            .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, lease_until=now_ms() + LEASE)
+            .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
+        ).one()
+    return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner)
+
+
+def release(database: Database, pipeline: str, lanes: Sequence[Lane]) -> None:
+    """Say that these lanes ended in order. A lane that lost its fence says nothing."""
+    with database.writing() as conn:
+        for lane in sorted(lanes, key=lock_order):
+            mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
+            conn.execute(update(position).where(mine).values(owner=null(), lease_until=0))
+
+
+def hold(conn: Connection, pipeline: str, lane: Lane, *, lock: bool = True) -> None:
+    """Raise Fenced unless the lane still has its fence; with `lock`, nobody takes it over before the commit."""
+    asked = select(position.c.fence).where(row_of(pipeline, lane))
+    fence = conn.scalar(asked.with_for_update(read=True) if lock else asked)
+    if fence != lane.fence:
+        raise Fenced(
+            f"another instance took this partition over (fence {fence}, mine is {lane.fence})",
+            place=str(lane),
+            hint="nothing to do: its new owner runs what was under way here",
+        )
+
+
+def move(conn: Connection, pipeline: str, lane: Lane, next_offset: int | None, ledger_offset: int) -> bool:
+    """Move the lane's position forward, never back; False if the lane has lost its fence."""
+    values = {"ledger_offset": _at_least(position.c.ledger_offset, ledger_offset), "lease_until": now_ms() + LEASE}
+    if next_offset is not None:
+        values["next_offset"] = _at_least(position.c.next_offset, next_offset)
+    mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
+    return conn.execute(update(position).where(mine).values(**values)).rowcount == 1
+
+
+def _at_least(column: ColumnElement[int], value: int) -> ColumnElement[int]:
+    return case((column > value, column), else_=value)
+
+
+def lock_order(lane: Lane) -> tuple[int, str, int]:
+    """The one order in which lanes' rows are locked, so that two owners never wait for each other."""
+    return lane.epoch, lane.topic_id, lane.partition

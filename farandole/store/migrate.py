@@ -1,0 +1,61 @@
+"""Bring the tables up to date, once, whoever of several instances comes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from farandole.errors import SettingsError
+from farandole.store.engine import Database
+from farandole.store.tables import metadata
+
+HEAD = "0001"
+"""The newest revision; a start that finds it in the database loads no alembic. A test compares."""
+
+VERSION_TABLE = "farandole_store_version"
+_LOCK = 0x6661726E  # any number that is ours among the database's advisory locks
+
+
+def migrate(database: Database) -> None:
+    """Create or upgrade the tables; a table that somebody dropped is made again, empty.
+
+    Raises SettingsError if the tables are those of a newer release.
+    """
+    with database.reading() as conn:
+        if _ready(conn):
+            return
+    with database.writing() as conn:  # SQLite: this is the lock
+        if database.postgresql:
+            conn.execute(text("SET LOCAL lock_timeout = '60s'"))
+            conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        if not _ready(conn):
+            _upgrade(conn, database.place)
+            metadata.create_all(conn)
+
+
+def _ready(conn: Connection) -> bool:
+    there = set(inspect(conn).get_table_names())
+    if not there.issuperset([*metadata.tables, VERSION_TABLE]):
+        return False
+    version = conn.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
+    return bool(version == HEAD)
+
+
+def _upgrade(conn: Connection, place: str) -> None:
+    from alembic import command  # noqa: PLC0415 - a quarter of a second that a ready database need not wait
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = conn
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise SettingsError(
+            "the tables are those of a newer farandole",
+            place=place,
+            hint="run that release, or name another database",
+        ) from error

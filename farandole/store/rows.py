@@ -1,0 +1,111 @@
+"""The values that pass the store's door: what is asked of it and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FINAL = frozenset({"done", "caught", "filtered", "resolved", "expired"})
+"""States that nothing leaves inside an epoch: they stand in the dedup table."""
+
+RANK = {"claimed": 1, "waiting": 2, "parked": 3, "dead-hold": 3, "uncertain": 4, "dead": 4}
+"""Order of the open states within one life; of two entries for a key the higher (life, rank) stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A partition as one of its owners holds it. `fence` counts the changes of owner."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    fence: int = 0
+    epoch: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A partition just taken over. A `previous_owner` means that its last owner did not end in order."""
+
+    next_offset: int | None
+    ledger_offset: int
+    fence: int
+    previous_owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a key: how it ended, or who has it in hand.
+
+    `state` is one of :data:`FINAL`, or claimed, parked, dead, uncertain or waiting. `fence` and the
+    position are those of an open row; for a settled key they are 0, "", -1 and -1.
+    """
+
+    key: bytes
+    state: str
+    run_id: str
+    life: int
+    digest: bytes
+    unpublished: bool = False  # decided in SQL, but its outbox rows have not been seen on their topics
+    fence: int = 0
+    topic_id: str = ""
+    partition: int = -1
+    offset: int = -1
+
+    @property
+    def final(self) -> bool:
+        """Whether the key is settled."""
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key that a lane wants to run, and the offset of its event."""
+
+    key: bytes
+    run_id: str
+    okey: bytes
+    digest: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a key ended (a state of :data:`FINAL`), or where it now stands (parked, dead, uncertain)."""
+
+    key: bytes
+    run_id: str
+    state: str
+    life: int
+    digest: bytes
+    okey: bytes
+    offset: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one lane writes down after its Kafka transaction: outcomes, and how far it came."""
+
+    lane: Lane
+    outcomes: Sequence[Outcome]
+    next_offset: int
+    ledger_offset: int
+    published: Sequence[str] = ()  # run ids whose outbox rows go
+    finished: Sequence[str] = ()  # run ids whose checkpoints go
+    closed_joins: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """The bytes of one record that SQL decided and Kafka has yet to publish."""
+
+    run_id: str
+    ordinal: int
+    topic: str
+    record_key: bytes | None
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
