@@ -16,7 +16,7 @@ from farandole.errors import StackError
 from farandole.stack import postgres, process
 from farandole.stack.jars import Depot, enough_disk
 from farandole.stack.progress import Progress
-from farandole.stack.servers import KAFKA, REGISTRY, Kind
+from farandole.stack.servers import KAFKA, REGISTRY, JavaKind, java
 from farandole.stack.state import Server, StateFile, locked
 
 PATIENCE = 90.0  # seconds for a server to answer; a busy machine of two cores needs up to twenty
@@ -66,7 +66,10 @@ class Stack:
         A port of 0 means the one it had last time, else the usual one, else any free one. `properties` are
         the broker's own and are kept for later starts. Raises StackError.
         """
+        java()
         with self._locked(), self._progress, ThreadPoolExecutor(3, "farandole-up") as pool:
+            self._may_have("kafka", "client", kafka_port)
+            self._may_have("registry", "http", registry_port)
             work = [
                 pool.submit(self.start_kafka, port=kafka_port, properties=properties),
                 pool.submit(self.start_registry, port=registry_port),
@@ -131,7 +134,7 @@ class Stack:
             process.stop(server.pid, server.started, polite=signal.SIGKILL)
             self._state.put(replace(server, pid=0, started=0.0))
 
-    def _start(self, kind: Kind, wanted: Mapping[str, int], properties: Mapping[str, str] | None) -> Server:
+    def _start(self, kind: JavaKind, wanted: Mapping[str, int], properties: Mapping[str, str] | None) -> Server:
         known = self._state.get(kind.name)
         if known and is_running(known):
             self._await(kind, known)
@@ -152,7 +155,7 @@ class Stack:
             return server
         raise AssertionError  # the last try returns or raises
 
-    def _spawn(self, kind: Kind, ports: Mapping[str, int], properties: dict[str, str]) -> Server:
+    def _spawn(self, kind: JavaKind, ports: Mapping[str, int], properties: dict[str, str]) -> Server:
         launch = kind.launch(self.folder / kind.name, ports, properties, self._depot, self._progress)
         log = self.folder / "logs" / f"{kind.name}.log"
         self._progress.say(kind.name, "starting")
@@ -161,7 +164,7 @@ class Stack:
         self._state.put(server)  # before it is ready: whoever interrupts us can still stop it
         return server
 
-    def _await(self, kind: Kind, server: Server) -> None:
+    def _await(self, kind: JavaKind, server: Server) -> None:
         clock = SystemClock()
         end = clock.monotonic() + PATIENCE
         while not kind.ready(server.ports):
@@ -186,10 +189,21 @@ class Stack:
 
     def _ports(self, known: Server | None, usual: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
         asked = {use: port for use, port in wanted.items() if port}
-        if asked:
-            process.free_ports(asked, insist=True)
+        process.free_ports(asked, insist=True)
         before = known.ports if known else {}
         return process.free_ports({use: asked.get(use) or before.get(use) or port for use, port in usual.items()})
+
+    def _may_have(self, name: str, use: str, port: int) -> None:
+        """Refuse a port that was asked for and cannot be had, before anything is started."""
+        known = self._state.get(name)
+        if not port or not (known and is_running(known)):
+            process.free_ports({use: port} if port else {}, insist=True)
+        elif known.ports[use] != port:
+            raise StackError(
+                f"{name} runs on port {known.ports[use]} already, not on {port}",
+                place=known.address,
+                hint="`farandole down` first, then `farandole up` with that port",
+            )
 
     def _known(self, name: str) -> Server:
         if server := self._state.get(name):

