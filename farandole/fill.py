@@ -75,7 +75,7 @@ def plan(declaration: Declaration, resources: Resources | Iterable[Callable[...,
             given.append(_Given(s.signal, known, ("signal", s.signal)))
             continue
         at, hint = s.place or declaration.source, nearest(s.event_type, EVENT_TYPES)
-        hint = hint or f"write schemas/avro/{s.event_type}.avsc and generate schemas/events.py from it"
+        hint = hint or f"write schemas/avro/{s.event_type}.avsc, then: farandole schemas generate"
         problems.append(Problem(at, f"{declaration.name}.{s.signal}: there is no event type `{s.event_type}`", hint))
     plans: list[StepPlan] = []
     for number, step in enumerate(declaration.steps):
@@ -151,7 +151,7 @@ def _step_plan(scene: _Scene) -> StepPlan:
     catches: dict[str, StepPlan] = {}
     for catch in step.catch:
         try:
-            answer = resolve(catch.call, place=step.place)
+            answer = _answer(catch.call, step.place)
             error = _error_class(scene, catch.error, label, (answer, function))
             title = f"{scene.title} catch {catch.error}"
             catches[catch.error] = _filled(replace(scene, title=title), answer, error, problems)
@@ -163,6 +163,11 @@ def _step_plan(scene: _Scene) -> StepPlan:
         check = _filled(looks, resolve(step.check, place=step.place), None, problems)
     refuse(problems)
     return replace(made, catches=catches, check=check)
+
+
+def _answer(call: str, place: str) -> Callable[..., Any]:
+    """The function of a catch: by reference, or ready-made by name."""
+    return resolve(call, place=place) if ":" in call else ready_factory(call, place=place)()
 
 
 def _function(scene: _Scene) -> Callable[..., Any]:

@@ -112,5 +112,7 @@ def _modules(declaration: Declaration) -> Iterator[ModuleType]:
         if step.use:
             yield ready_module(step.use, place=step.place)
         for reference in (step.call, step.check, *(c.call for c in step.catch)):
-            if reference:
+            if reference and ":" not in reference:
+                yield ready_module(reference, place=step.place)
+            elif reference:
                 yield sys.modules[resolve(reference, place=step.place).__module__]

@@ -46,7 +46,7 @@ class StepLabel:
 
     timeout: str | float | None = None
     retry: Retry | int = 3
-    catch: Mapping[type[BaseException], Callable[..., Any]] = field(default_factory=dict)
+    catch: Mapping[type[BaseException], Callable[..., Any] | str] = field(default_factory=dict)
     effect: str = ""
     check: Callable[..., Any] | None = None
 
@@ -94,13 +94,14 @@ def step(
     *,
     timeout: str | float | None = None,
     retry: Retry | int = 3,
-    catch: Mapping[type[BaseException], Callable[..., Any]] | None = None,
+    catch: Mapping[type[BaseException], Callable[..., Any] | str] | None = None,
     effect: str = "",
     check: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Label a function with a policy. It stays the function: call it in a test as it is.
 
-    `catch` maps an expected error to the function that makes a business event of it. A step with an effect
+    `catch` maps an expected error to the function (or the name of a ready-made step) that makes a business event
+    of it. A step with an effect
     outside declares its kind with `effect`; "verify" also names the `check` that looks for the effect.
     """
 
@@ -244,7 +245,7 @@ def _steps(title: str, written: Any, problems: list[Problem], source: str) -> tu
             steps.append(
                 step_of(label, name=name, call=reference_of(one), title=f"{title}.{name}", place=place_of(one))
             )
-            for function in (one, *label.catch.values()):
+            for function in filter(callable, (one, *label.catch.values())):
                 emits.update(events_given(hints_of(function).get("return")))
         except DeclarationError as error:
             problems += [Problem(p.place or source, p.message, p.hint) for p in problems_of(error)]
@@ -280,7 +281,10 @@ def step_of(label: StepLabel, *, name: str, call: str, title: str, place: str) -
         timeout=timeout,
         effect=label.effect,
         check=reference_of(label.check) if label.check else "",
-        catch=tuple(Catch(error.__name__, reference_of(function)) for error, function in label.catch.items()),
+        catch=tuple(
+            Catch(error.__name__, answer if isinstance(answer, str) else reference_of(answer))
+            for error, answer in label.catch.items()
+        ),
         place=place,
     )
 
