@@ -88,6 +88,11 @@ class Codec:
             raise _unencodable(event_type, e) from e
         return out.getvalue()
 
+    def ready(self, event_type: str) -> None:
+        """Look up now what :meth:`encode` will need, so that a service without its schema does not start."""
+        if event_type not in self._encoders:
+            self._learn_to_write(event_type)
+
     def _decode_headed(self, event_type: str, value: bytes, given: bytes | None) -> dict[str, Any]:
         name = given or b""
         if len(name) == _ID:

@@ -116,6 +116,23 @@ class Registry:
             raise UnknownSchema(f"subject {subject} has no schema", place=self.url, hint="farandole topology apply")
         return int(answer["id"]), str(answer["schema"])
 
+    def versions(self, subject: str) -> tuple[Any, ...]:
+        """The parsed schemas of a subject, oldest first; empty if it has none."""
+        path = f"/subjects/{_part(subject)}/versions"
+        status, numbers = self._ask("GET", path)
+        if status == _NOT_FOUND:
+            return ()
+        return tuple(json.loads(self._ask("GET", f"{path}/{number}")[1]["schema"]) for number in numbers)
+
+    def versions(self, subject: str) -> tuple[Any, ...]:
+        """The schemas of a subject, oldest first, parsed; none for a subject that is not there."""
+        path = f"/subjects/{_part(subject)}/versions"
+        status, numbers = self._ask("GET", path)
+        if status != _OK:
+            return ()
+        answers = [self._ask("GET", f"{path}/{number}") for number in sorted(numbers)]
+        return tuple(json.loads(answer["schema"]) for status, answer in answers if status == _OK)
+
     def lookup(self, subject: str, schema: Mapping[str, Any] | str) -> int | None:
         """The id under which exactly this schema stands in the subject; None if it does not."""
         status, answer = self._ask("POST", f"/subjects/{_part(subject)}", _body(schema))
