@@ -31,7 +31,7 @@ Decoder = Callable[[bytes], dict[str, Any]]
 Headers = Iterable[tuple[str, bytes | None]]
 
 
-class Unencodable(FarandoleError):  # noqa: N818 - house style of errors.py
+class Unencodable(FarandoleError):
     """A record that does not fit its event type's schema; the text names the field."""
 
 

@@ -37,15 +37,15 @@ _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TIMEOUT, _CONFLICT, _TOO_MANY, _BRO
 )
 
 
-class UnknownSchema(FarandoleError):  # noqa: N818 - house style of errors.py
+class UnknownSchema(FarandoleError):
     """The registry answers, and has no schema of this id (yet): a new replica, or a late registration."""
 
 
-class UnreadableSchema(FarandoleError):  # noqa: N818
+class UnreadableSchema(FarandoleError):
     """The registry has a schema under this id that Farandole cannot read: not Avro, not valid, or with references."""
 
 
-class SchemaRefused(FarandoleError):  # noqa: N818
+class SchemaRefused(FarandoleError):
     """The registry refuses to register a schema: invalid, or incompatible with what stands there."""
 
 
@@ -115,14 +115,6 @@ class Registry:
         if status == _NOT_FOUND:
             raise UnknownSchema(f"subject {subject} has no schema", place=self.url, hint="farandole topology apply")
         return int(answer["id"]), str(answer["schema"])
-
-    def versions(self, subject: str) -> tuple[Any, ...]:
-        """The parsed schemas of a subject, oldest first; empty if it has none."""
-        path = f"/subjects/{_part(subject)}/versions"
-        status, numbers = self._ask("GET", path)
-        if status == _NOT_FOUND:
-            return ()
-        return tuple(json.loads(self._ask("GET", f"{path}/{number}")[1]["schema"]) for number in numbers)
 
     def versions(self, subject: str) -> tuple[Any, ...]:
         """The schemas of a subject, oldest first, parsed; none for a subject that is not there."""
