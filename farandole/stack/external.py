@@ -13,7 +13,7 @@ def check(settings: Settings) -> list[Server]:
     Raises SettingsError for one that is not named, BrokerUnreachable or RegistryUnreachable for one that is
     silent.
     """
-    from farandole.kafka.probe import wait_for_broker  # noqa: PLC0415 - Kafka's client, loaded when needed
+    from farandole.kafka.probe import wait_for_broker
 
     bootstrap, registry = settings.bootstrap(), settings.registry()
     wait_for_broker(bootstrap, 10, settings.client_properties())
@@ -23,7 +23,7 @@ def check(settings: Settings) -> list[Server]:
 
 def ask_registry(settings: Settings) -> str:
     """The ``Date`` that the registry answered with (it may be empty). Raises RegistryUnreachable."""
-    import httpx2  # noqa: PLC0415 - the command line's --help must not load it
+    import httpx2
 
     user, _, password = settings.schema_registry_basic_auth_user_info.partition(":")
     hint = "is it running (`farandole up`), and are SCHEMA_REGISTRY_URL and the credentials right?"

@@ -5,8 +5,6 @@ second Java to sort the jars. A part is complete when its ``ready.json`` stands;
 when it is whole, so a download that was cut off, even by SIGKILL, is taken up where it was.
 """
 
-# ruff: noqa: PLC0415 - what comes with farandole[stack] is imported where it is used: the rest works without it
-
 from __future__ import annotations
 
 import errno
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
+LOGGER = "org.slf4j:slf4j-simple:1.7.36"
+"""Kafka brings the logging interface only; without this its log would stay empty, whatever happens to it."""
 REGISTRY = "io.apicurio:apicurio-registry-app:3.3.3"
 NEEDED = 1024**3  # bytes free on the disk before a download is begun
 _TRIES = 3
@@ -132,7 +132,8 @@ def _complete(ready: Path) -> list[str] | None:
 def _fetch_classpath(context: MavenContext, coordinate: str, _folder: Path) -> list[Path]:
     top = context.create_dependency(coordinate)
     inputs, further = context.resolver.resolve([top])
-    wanted = [*inputs, *(each for each in further if each.scope in ("compile", "runtime"))]
+    logger = context.create_dependency(LOGGER)
+    wanted = [*inputs, *(each for each in further if each.scope in ("compile", "runtime")), logger]
     with ThreadPoolExecutor(6, "farandole-fetch") as pool:
         return list(pool.map(lambda each: each.artifact.resolve(), wanted))
 

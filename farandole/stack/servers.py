@@ -1,7 +1,5 @@
 """How each Java server is told to run: its files, its command line, and how it is asked whether it is ready."""
 
-# ruff: noqa: PLC0415 - what comes with farandole[stack] is imported where it is used: the rest works without it
-
 from __future__ import annotations
 
 import subprocess
@@ -43,17 +41,13 @@ BROKER = {
     "offsets.retention.minutes": "525600",
 }
 
-_LOGGING = """\
-status=error
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{ISO8601} %p %m (%c{1})%n%throwable
-rootLogger.level=warn
-rootLogger.appenderRef.console.ref=console
-logger.server.name=kafka.server.KafkaRaftServer
-logger.server.level=info
-"""
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +88,9 @@ def java() -> str:
 def _launch_kafka(
     folder: Path, ports: Mapping[str, int], properties: Mapping[str, str], depot: Depot, progress: Progress
 ) -> Launch:
-    jvm = (java(), *_JVM, "-Xms256m", "-Xmx512m")
+    jvm = (java(), *_JVM, "-Xms256m", "-Xmx512m", *_LOGGING)
     classpath = depot.kafka(progress)
-    data, config, logging = folder / "data", folder / "server.properties", folder / "log4j2.properties"
+    data, config = folder / "data", folder / "server.properties"
     data.mkdir(parents=True, exist_ok=True)
     settings = {
         **BROKER,
@@ -108,8 +102,7 @@ def _launch_kafka(
         "log.dirs": str(data),
     }
     config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    logging.write_text(_LOGGING)
-    command = (*jvm, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath)
+    command = (*jvm, "-cp", classpath)
     if not (data / "meta.properties").exists():
         progress.say("kafka", "formatting its storage")
         _format(command, config)
@@ -118,9 +111,8 @@ def _launch_kafka(
 
 def _format(command: tuple[str, ...], config: Path) -> None:
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    argv = (*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config))
-    # -t=… would be one word: a cluster id may begin with a dash
-    argv = tuple(f"--cluster-id={cluster}" if word == "-t" else word for word in argv if word != cluster)
+    # one word with "=": a cluster id may begin with a dash
+    argv = (*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode:
         raise StackError(
@@ -154,6 +146,7 @@ def _launch_registry(
         "quarkus.management.host": HOST,
         "quarkus.management.port": str(ports["management"]),
         "quarkus.log.level": "WARN",
+        'quarkus.log.category."io.apicurio".level': "WARN",
         "quarkus.http.access-log.enabled": "false",
         **properties,
     }
