@@ -1,8 +1,8 @@
 """The lake as a resource: stage, merge, refresh, query. Arrow, Delta and DuckDB load when they are first needed."""
 
-# ruff: noqa: PLC0415  they take a second to load, and a service uses a part of them
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -98,3 +98,8 @@ class Lake:
         paths = self.folder.fs.ls(home, detail=False) if self.folder.fs.isdir(home) else []
         names = [str(p).rstrip("/").rpartition("/")[2] for p in paths]
         return connect(self.folder, {n: self.table(n) for n in names if not n.startswith(("_", "."))})
+
+
+def open_lake() -> Lake:
+    """The lake at FARANDOLE_LAKE, a folder or an fsspec url; ``.farandole/lake`` unless set."""
+    return Lake(os.environ.get("FARANDOLE_LAKE") or ".farandole/lake")

@@ -41,7 +41,7 @@ class Refreshed:
     uri: str
 
 
-class BadRows(FarandoleError):  # noqa: N818  a name that authors write in `catch=`
+class BadRows(FarandoleError):
     """A file whose rows cannot be trusted. `rows` counts the wrong ones; the text names the first of them."""
 
     def __init__(self, message: str, *, rows: int = 1, place: str = "") -> None:
@@ -49,5 +49,5 @@ class BadRows(FarandoleError):  # noqa: N818  a name that authors write in `catc
         self.rows = rows
 
 
-class TableBusy(FarandoleError):  # noqa: N818  a name that authors write in `only=`
+class TableBusy(FarandoleError):
     """Somebody else committed to the table first. Nothing was written; try again."""

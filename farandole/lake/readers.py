@@ -34,7 +34,7 @@ def read(source: Source, handle: IO[bytes], findings: Findings) -> Read:
     elif source.format == "debezium":
         yield from _debezium(source, handle, findings)
     else:
-        from farandole.lake.markup import read_markup  # noqa: PLC0415  lxml only for XML
+        from farandole.lake.markup import read_markup
 
         yield from read_markup(source, handle, findings)
 
