@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farandole.kafka.admin import Admin
-from farandole.topology.desired import Desired, WantedGroup
-from farandole.topology.subjects import Subjects
+from farandole.kafka.registry import Registry
+from farandole.topology.desired import Desired, WantedGroup, WantedSubject
 
 Begin = tuple[str, str | int]  # topic, and where: "beginning", "now", or milliseconds since 1970
 
@@ -22,11 +22,15 @@ class ActualTopic:
 
 @dataclass(frozen=True, slots=True)
 class ActualSubject:
-    """A subject: its own compatibility level, its schemas (oldest first), the registry's verdict on the wanted one."""
+    """A subject: its compatibility level, its schemas (oldest first), and how the wanted one stands to them.
 
-    compatibility: str | None = None
+    `refusal` is the registry's word against the wanted schema, empty if it would take it.
+    """
+
+    compatibility: str = "NONE"
     versions: tuple[dict[str, Any], ...] = ()
-    reads_all: bool = True
+    registered: bool = False
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +51,29 @@ class Actual:
     offsets: dict[Begin, dict[int, int]] = field(default_factory=dict)
 
 
-def read_actual(desired: Desired, admin: Admin, subjects: Subjects) -> Actual:
+def read_actual(desired: Desired, admin: Admin, registry: Registry) -> Actual:
     """Ask broker and registry about what is desired, and about nothing else. Raises Unreachable and SettingsError."""
     topics = admin.topics([topic.name for topic in desired.topics])
     settings = admin.configs(list(topics))
     found = Actual({name: ActualTopic(topic.partitions, settings[name]) for name, topic in topics.items()})
     for subject in desired.subjects:
-        versions = subjects.versions(subject.name)
-        reads_all = subject.schema in versions or not versions or subjects.reads_all(subject.name, subject.schema)
-        found.subjects[subject.name] = ActualSubject(subjects.compatibility(subject.name), versions, reads_all)
+        found.subjects[subject.name] = _subject(subject, registry)
     for group in desired.groups:
         state = admin.group(group.name)
         found.groups[group.name] = ActualGroup(state.active, frozenset(admin.committed(group.name)))
         if not state.active:
             _offsets(found, group, admin)
     return found
+
+
+def _subject(wanted: WantedSubject, registry: Registry) -> ActualSubject:
+    level, versions = registry.compatibility(wanted.name), registry.versions(wanted.name)
+    # some registries keep a text of their own: they know their own when they see it
+    if wanted.schema in versions or (versions and registry.lookup(wanted.name, wanted.schema) is not None):
+        return ActualSubject(level, versions, registered=True)
+    taken, reasons = registry.compatible(wanted.name, wanted.schema) if versions else (True, [])
+    refusal = "" if taken else " ".join(reasons) or "the registry finds it incompatible with an older version"
+    return ActualSubject(level, versions, refusal=refusal)
 
 
 def _offsets(found: Actual, group: WantedGroup, admin: Admin) -> None:

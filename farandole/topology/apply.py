@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from farandole.errors import FarandoleError
 from farandole.kafka.admin import Admin
+from farandole.kafka.registry import Registry
 from farandole.topology.plan import SEED_MARK, Change, Plan
-from farandole.topology.subjects import Subjects
 
 
-def apply(plan: Plan, admin: Admin, subjects: Subjects, *, made: Callable[[Change], None] = lambda _: None) -> None:
+def apply(plan: Plan, admin: Admin, registry: Registry, *, made: Callable[[Change], None] = lambda _: None) -> None:
     """Make every change in order, and tell of each that was made.
 
     Raises FarandoleError before the first change if any of them is refused; a later error leaves the changes
@@ -19,11 +19,11 @@ def apply(plan: Plan, admin: Admin, subjects: Subjects, *, made: Callable[[Chang
     for change in plan.refused:
         raise FarandoleError(f"{change.act} {change.target}: {change.refused}", place=change.place, hint=change.hint)
     for change in plan.changes:
-        _make(change, admin, subjects)
+        _make(change, admin, registry)
         made(change)
 
 
-def _make(change: Change, admin: Admin, subjects: Subjects) -> None:
+def _make(change: Change, admin: Admin, registry: Registry) -> None:
     name, content = change.target, change.content
     match change.act:
         case "create topic":
@@ -33,9 +33,10 @@ def _make(change: Change, admin: Admin, subjects: Subjects) -> None:
         case "add partitions":
             admin.add_partitions(name, content["partitions"])
         case "set compatibility":
-            subjects.set_compatibility(name, content["level"])
+            registry.set_compatibility(name, content["level"])
         case "register schema":
-            subjects.register(name, content["schema"])
+            registry.set_compatibility(name, content["level"])  # before the first version, so that none escapes it
+            registry.register(name, content["schema"])
         case "seed offsets":
             offsets = {(content["topic"], number): offset for number, offset in content["offsets"].items()}
             admin.seed(name, offsets, SEED_MARK)

@@ -104,10 +104,10 @@ def _topic(wanted: WantedTopic, partitions: int, actual: Actual, *, accept_reord
 
 
 def _subject(wanted: WantedSubject, stands: ActualSubject) -> Iterator[Change]:
-    if stands.compatibility != wanted.compatibility:
-        words = f"{stands.compatibility or 'the default'} → {wanted.compatibility}"
+    if stands.versions and stands.compatibility != wanted.compatibility:
+        words = f"{stands.compatibility} → {wanted.compatibility}"
         yield Change(COMPATIBILITY, wanted.name, words, {"level": wanted.compatibility})
-    if wanted.schema in stands.versions:
+    if stands.registered:
         return
     version = len(stands.versions) + 1
     refused, hint = _verdict(wanted, stands)
@@ -116,18 +116,18 @@ def _subject(wanted: WantedSubject, stands: ActualSubject) -> Iterator[Change]:
     else:
         words = f"version {version - 1} → {version}{_fields(wanted.schema, stands.versions[-1])}"
         words += "" if refused else "; reads all older versions"
-    content = {"version": version, "schema": wanted.schema}
+    content = {"version": version, "schema": wanted.schema, "level": wanted.compatibility}
     yield Change(REGISTER, wanted.name, words, content, refused, hint, wanted.place)
 
 
 def _verdict(wanted: WantedSubject, stands: ActualSubject) -> tuple[str, str]:
     """Why the schema cannot be registered, and the remedy; both empty if it can."""
     for version, older in enumerate(stands.versions, start=1):
-        for conflict in conflicts(wanted.schema, older):
-            return f"it does not read version {version}: field `{conflict.field}` {conflict.reason}", conflict.remedy
-    if not stands.reads_all:
-        return "the registry finds it incompatible with an older version", "a breaking change is a new event type, .v2"
-    return "", ""
+        if found := conflicts(wanted.schema, older):
+            reasons = "; ".join(f"field `{conflict.field}` {conflict.reason}" for conflict in found)
+            remedies = "; ".join(f"`{conflict.field}`: {conflict.remedy}" for conflict in found)
+            return f"it does not read version {version}: {reasons}", remedies
+    return stands.refusal, "a breaking change is a new event type, .v2" if stands.refusal else ""
 
 
 def _fields(new: dict[str, Any], old: dict[str, Any]) -> str:
