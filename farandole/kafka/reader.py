@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, Self
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from farandole.clock import Clock, SystemClock
 from farandole.errors import BrokerUnreachable, FarandoleError, SettingsError
@@ -219,3 +220,17 @@ class TopicReader:
             place=f"kafka {self._bootstrap}",
             hint="check KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `farandole up`",
         )
+
+
+def topic_names(bootstrap: str, client_properties: Mapping[str, Any] | None = None, *, prefix: str = "") -> list[str]:
+    """The topics that begin so, sorted. Raises BrokerUnreachable."""
+    admin = AdminClient({"log_level": 0, **dict(client_properties or {}), "bootstrap.servers": bootstrap})
+    try:
+        found = admin.list_topics(timeout=15).topics
+    except KafkaException as error:
+        raise BrokerUnreachable(
+            f"no broker answered within 15 s: {error.args[0].str()}",
+            place=f"kafka {bootstrap}",
+            hint="check KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `farandole up`",
+        ) from error
+    return sorted(name for name in found if name.startswith(prefix))

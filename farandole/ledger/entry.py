@@ -6,10 +6,12 @@ schema (typed below) and :meth:`Entry.record` only names them. Imports neither K
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
 from farandole.event import Interval
@@ -101,6 +103,13 @@ class Span(TypedDict):
 def reason(class_name: str, message: str, fingerprint: str, stage: str, step: str) -> dict[str, str]:
     """The `error` of an entry."""
     return {"class": class_name, "message": message, "fingerprint": fingerprint, "stage": stage, "step": step}
+
+
+def ledger_schema() -> dict[str, Any]:
+    """The Avro schema of an entry, as this version writes and reads it."""
+    written = files("farandole.ledger").joinpath(f"{LEDGER_TOPIC}.avsc")
+    schema: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    return schema
 
 
 @dataclass(slots=True)

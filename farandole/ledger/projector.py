@@ -16,17 +16,20 @@ from farandole.clock import Clock, SystemClock
 from farandole.errors import FarandoleError, Undecodable, Unreachable
 from farandole.event import RawRecord
 from farandole.kafka.reader import TopicReader
+from farandole.kafka.registry import UnknownSchema
 from farandole.ledger.entry import LEDGER_TOPIC, Entry
 from farandole.ledger.projection import Line, positions, project
 from farandole.store.engine import Database
 
-Decode = Callable[[RawRecord], Mapping[str, Any]]
-"""From a ledger record with a value to its Avro record. Raises Undecodable or Unreachable."""
+Decode = Callable[[RawRecord], Mapping[str, Any] | None]
+"""From a ledger record to its Avro record; None for a tombstone. Raises Undecodable, UnknownSchema or Unreachable."""
 
 HEARTBEAT = 2.0
 """Seconds after which an idle projector says that there is nothing newer."""
 BACKOFF = 2.0
 """Seconds to wait when broker, registry or database is away."""
+SCHEMA_WAIT = 60.0
+"""Seconds in which the registry may still learn a schema; then the record counts as undecodable."""
 
 _log = structlog.get_logger("farandole.projector")
 
@@ -38,6 +41,7 @@ class Projector:
         self._database, self._reader, self._decode = database, reader, decode
         self._clock = clock or SystemClock()
         self._beat = 0.0
+        self._unknown: dict[tuple[int, int], float] = {}
         self.projected = 0
         """Lines taken since the start."""
 
@@ -53,7 +57,7 @@ class Projector:
                     self._drain(stop)
                     return
                 self._follow(stop)
-            except Unreachable as away:
+            except (Unreachable, UnknownSchema) as away:
                 _log.warning("projector.waiting", reason=away.message, place=away.place, hint=away.hint)
                 stop.wait(BACKOFF)
 
@@ -105,12 +109,28 @@ class Projector:
 
     def _line(self, record: RawRecord) -> Line:
         at = record.partition, record.offset
-        if record.value is None:
-            return Line(*at, None, (record.key or b"").decode("utf-8", "replace"), record.timestamp)
         try:
-            entry = Entry.of(self._decode(record))
-        except Undecodable as error:  # somebody else's record: said, and passed by
-            name = f"undecodable:{record.partition}/{record.offset}"
-            detail = {"at": str(record.position), "reason": error.reason, "message": error.message}
-            entry = Entry("fact", "", name, fact="ledger.undecodable", detail=detail)
+            read = self._decode(record)
+        except UnknownSchema as error:
+            if self._clock.monotonic() - self._unknown.setdefault(at, self._clock.monotonic()) < SCHEMA_WAIT:
+                raise
+            entry = _undecodable(record, Undecodable("decode.unknown-schema", error.message))
+        except Undecodable as error:
+            entry = _undecodable(record, error)
+        else:
+            if read is None:
+                return Line(*at, None, (record.key or b"").decode("utf-8", "replace"), record.timestamp)
+            entry = Entry.of(read)
+        self._unknown.pop(at, None)
         return Line(*at, entry, entry.id, record.timestamp)
+
+
+def _undecodable(record: RawRecord, error: Undecodable) -> Entry:
+    """Somebody else's record in the ledger: said, and passed by."""
+    return Entry(
+        "fact",
+        "",
+        f"undecodable:{record.partition}/{record.offset}",
+        fact="ledger.undecodable",
+        detail={"at": str(record.position), "reason": error.reason, "message": error.message},
+    )
