@@ -86,7 +86,7 @@ class Criteria:
 
     def typed(self, schema: Mapping[str, Any]) -> list[str]:
         """What cannot be right, judged by an Avro schema (for a join: a record with a field per signal)."""
-        from farandole.kinds import typed  # noqa: PLC0415 - the check needs it, a running pipeline does not
+        from farandole.kinds import typed
 
         return [problem for clause in self.clauses for problem in typed(clause, schema)]
 

@@ -67,7 +67,19 @@ def plan(declaration: Declaration, resources: Resources | Iterable[Callable[...,
 
     Raises Mistakes with all that cannot be filled, and with the effects that are not declared.
     """
-    kept = resources if isinstance(resources, Resources) else Resources(resources)
+    plans, problems = planned(declaration, resources)
+    refuse(problems)
+    return plans
+
+
+def planned(
+    declaration: Declaration, resources: Resources | Iterable[Callable[..., Any]] = ()
+) -> tuple[tuple[StepPlan, ...], list[Problem]]:
+    """The steps that can be filled, and everything that is wrong."""
+    try:
+        kept = resources if isinstance(resources, Resources) else Resources(resources)
+    except DeclarationError as error:
+        return (), list(problems_of(error))
     problems: list[Problem] = []
     given: list[_Given] = []
     for s in declaration.subscriptions:
@@ -86,8 +98,7 @@ def plan(declaration: Declaration, resources: Resources | Iterable[Callable[...,
         except DeclarationError as error:
             at = step.place or declaration.source
             problems += [Problem(p.place or at, p.message, p.hint) for p in problems_of(error)]
-    refuse([*problems, *_effects(declaration, plans)])
-    return tuple(plans)
+    return tuple(plans), [*problems, *_effects(declaration, plans)]
 
 
 def event_class(event_type: str) -> type[Any] | None:
@@ -261,7 +272,7 @@ def _source(scene: _Scene, name: str, asked: Any, error: type[BaseException] | N
     return ("resource", keys[0]) if keys else None
 
 
-def _unfilled(  # noqa: PLR0917
+def _unfilled(
     scene: _Scene,
     parameter: inspect.Parameter,
     asked: Any,

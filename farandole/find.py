@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
-from farandole.problem import nearest, place
+from farandole.problem import nearest
 from farandole.ready import ready_module
-from farandole.signature import resolve
+from farandole.signature import imported, resolve
 
 SERVICES = "services"
 
@@ -35,7 +34,7 @@ def find_declaration(target: str, root: Path | None = None) -> Declaration:
         sys.path.insert(0, str(root))  # a command's own path does not hold the folder it was called in
     module_name, colon, name = target.partition(":")
     if colon:
-        found: Any = _imported(module_name)
+        found: Any = imported(module_name, f"`{target}`")
         for part in name.split("."):
             found = getattr(found, part, None)
         return _declared(found, target)
@@ -50,7 +49,7 @@ def _of_folder(root: Path, name: str) -> Declaration:
             f"{name} is declared twice", place=f"{SERVICES}/{name}", hint="keep pipeline.yaml or pipeline.py, not both"
         )
     if written.exists():
-        from farandole.manifest import read_manifest  # noqa: PLC0415 - a Python pipeline needs no YAML
+        from farandole.manifest import read_manifest
 
         return read_manifest(written)
     if not coded.exists():
@@ -59,7 +58,7 @@ def _of_folder(root: Path, name: str) -> Declaration:
             place=f"{SERVICES}/{name}",
             hint=nearest(name, services(root)) or "write its pipeline.yaml or pipeline.py, or name it as module:object",
         )
-    module = _imported(f"{SERVICES}.{name}.pipeline")
+    module = imported(f"{SERVICES}.{name}.pipeline", name)
     own = [o for o in vars(module).values() if getattr(o, "__module__", "") == module.__name__]
     declared = list({id(o): o for o in own if isinstance(getattr(o, "declaration", None), Declaration)}.values())
     if len(declared) != 1:
@@ -80,39 +79,21 @@ def _declared(found: Any, target: str) -> Declaration:
     return declaration
 
 
-def _imported(module_name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except DeclarationError:
-        raise
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        at = place(frames[-1].filename, frames[-1].lineno or 1) if frames else ""
-        if isinstance(error, SyntaxError) and error.filename:
-            at = place(error.filename, error.lineno or 1)
-        raise DeclarationError(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}",
-            place=at if "farandole/find.py" not in at else "",
-            hint=f"python -c 'import {module_name}' shows the whole traceback",
-        ) from error
-
-
 def find_resources(declaration: Declaration) -> list[Callable[..., Any]]:
-    """The functions labelled @resource in the modules that its steps live in, or imported into them."""
+    """The functions labelled @resource in the modules that its steps live in, or imported into them.
+
+    A module that cannot be imported has none; the plan of the steps says why.
+    """
     found: dict[int, Callable[..., Any]] = {}
-    for module in _modules(declaration):
-        for value in vars(module).values():
-            if hasattr(value, "__resource__") and callable(value):
-                found[id(value)] = value
+    for step in declaration.steps:
+        for call in (step.call, step.check, step.use, *(c.call for c in step.catch)):
+            with contextlib.suppress(DeclarationError):
+                for value in vars(_home(call)).values() if call else ():
+                    if hasattr(value, "__resource__") and callable(value):
+                        found[id(value)] = value
     return list(found.values())
 
 
-def _modules(declaration: Declaration) -> Iterator[ModuleType]:
-    for step in declaration.steps:
-        if step.use:
-            yield ready_module(step.use, place=step.place)
-        for reference in (step.call, step.check, *(c.call for c in step.catch)):
-            if reference and ":" not in reference:
-                yield ready_module(reference, place=step.place)
-            elif reference:
-                yield sys.modules[resolve(reference, place=step.place).__module__]
+def _home(call: str) -> ModuleType:
+    """The module that a function or a ready-made step lives in."""
+    return sys.modules[resolve(call).__module__] if ":" in call else ready_module(call)

@@ -27,16 +27,15 @@ class Problem:
         return str(DeclarationError(self.message, place=self.place, hint=self.hint))
 
 
-class Mistakes(DeclarationError):  # noqa: N818 - a word of messages, as Fenced is
+class Mistakes(DeclarationError):
     """Everything that is wrong with one declaration, at once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        first = problems[0]
-        super().__init__(first.message, place=first.place, hint=first.hint)
-        self.problems = tuple(problems)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.problems))
+        first, self.problems = problems[0], tuple(problems)
+        if len(problems) == 1:
+            super().__init__(first.message, place=first.place, hint=first.hint)
+        else:  # each with its own place and hint, so that whoever prints the message prints them all
+            super().__init__("\n".join(map(str, problems)))
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -58,7 +57,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     >>> nearest("tabel", ["table", "rows"])
     'did you mean `table`?'
     """
-    import difflib  # noqa: PLC0415 - only needed once there is a mistake
+    import difflib
 
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else ""

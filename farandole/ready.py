@@ -31,7 +31,7 @@ def ready(name: str) -> Callable[[F], F]:
 def ready_factory(name: str, *, place: str = "") -> Callable[..., Callable[..., Any]]:
     """The factory behind a name; the library's own steps are imported if need be. Raises DeclarationError."""
     if name not in READY:
-        import farandole.steps as own  # noqa: PLC0415 - heavy ones among them: only when one is used
+        import farandole.steps as own
 
         for module in pkgutil.iter_modules(own.__path__, "farandole.steps."):
             importlib.import_module(module.name)

@@ -115,7 +115,7 @@ def _join(declaration: Declaration) -> Iterator[Problem]:
 
 
 def _condition(where: str, place: str, title: str) -> Iterator[Problem]:
-    from farandole.criteria import criteria  # noqa: PLC0415 - most declarations of a test have no condition
+    from farandole.criteria import criteria
 
     try:
         if where:

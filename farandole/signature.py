@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
@@ -14,7 +15,8 @@ from typing import Any
 
 from farandole.errors import DeclarationError
 from farandole.event import event_type_of
-from farandole.problem import nearest, place
+from farandole.problem import nearest
+from farandole.problem import place as place_at
 
 _MANY = (tuple, list, Sequence, Iterable, Iterator)
 _STREAMS = (Iterator, Generator, AsyncIterator, AsyncGenerator, Iterable)
@@ -41,14 +43,7 @@ def resolve(reference: str, *, place: str = "") -> Callable[..., Any]:
     if reference in _LOCAL:
         return _LOCAL[reference]
     module_name, _, path = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise DeclarationError(
-            f"`{reference}` names a module that cannot be imported: {error}",
-            place=place,
-            hint="write it as module:function; a module beside pipeline.yaml needs no folder in front",
-        ) from error
+    found: Any = imported(module_name, f"`{reference}`", place=place)
     for name in path.split("."):
         names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
         found = getattr(found, name, None)
@@ -63,10 +58,38 @@ def resolve(reference: str, *, place: str = "") -> Callable[..., Any]:
     return typing.cast("Callable[..., Any]", found)
 
 
+def imported(module_name: str, title: str, *, place: str = "") -> types.ModuleType:
+    """An author's module. Raises DeclarationError, with the author's own line, for whatever stops the import."""
+    try:
+        return importlib.import_module(module_name)
+    except DeclarationError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise DeclarationError(
+                f"{title}: there is no module {error.name}",
+                place=place,
+                hint="write it as module:function; a module beside pipeline.yaml needs no package in front",
+            ) from error
+        raise DeclarationError(
+            f"{title}: {module_name} cannot be imported: {type(error).__name__}: {error}",
+            place=_line_of(error) or place,
+            hint=f"python -c 'import {module_name}' shows the whole traceback",
+        ) from error
+
+
+def _line_of(error: Exception) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return place_at(error.filename, error.lineno or 1)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    frames = [f for f in frames if f.filename != __file__]
+    return place_at(frames[-1].filename, frames[-1].lineno or 1) if frames else ""
+
+
 def place_of(function: Any) -> str:
     """``file:line`` of a function; empty for what was not written in a file."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return place(code.co_filename, code.co_firstlineno) if code else ""
+    return place_at(code.co_filename, code.co_firstlineno) if code else ""
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
