@@ -93,6 +93,11 @@ class Codec:
         if event_type not in self._encoders:
             self._learn_to_write(event_type)
 
+    def ready(self, event_type: str) -> None:
+        """Look the event type's registered schema up now, not with the first record. Raises as :meth:`encode`."""
+        if event_type not in self._encoders:
+            self._learn_to_write(event_type)
+
     def _decode_headed(self, event_type: str, value: bytes, given: bytes | None) -> dict[str, Any]:
         name = given or b""
         if len(name) == _ID:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -37,6 +37,15 @@ _BAD_RECORD = {
 }
 OPEN_TIMEOUT, COMMIT_TIMEOUT = 30.0, 15.0
 _NOISE = ("txretries", "req_timeouts", "disconnects")
+
+
+class Commit(NamedTuple):
+    """The consumed offset of one partition with our mark, as a transaction commits it."""
+
+    topic: str
+    partition: int
+    offset: int
+    metadata: str
 
 
 class Spoiled(FarandoleError):
@@ -105,7 +114,7 @@ class Session:
         self._producer = producer
         self.opened += 1
 
-    def publish(self, records: Sequence[Record], offset: TopicPartition, membership: Any, ledger: str) -> None:
+    def publish(self, records: Sequence[Record], offset: Commit, membership: Any, ledger: str) -> None:
         """One transaction: all records and the consumed offset, or nothing.
 
         Afterwards :attr:`ledger_offset` is the highest offset a record got on the topic `ledger`.
@@ -125,7 +134,7 @@ class Session:
             raise
 
     def _in_transaction(
-        self, producer: Producer, records: Sequence[Record], offset: TopicPartition, membership: Any, ledger: str
+        self, producer: Producer, records: Sequence[Record], offset: Commit, membership: Any, ledger: str
     ) -> None:
         producer.begin_transaction()
         point("txn.begun")
@@ -134,7 +143,7 @@ class Session:
         point("txn.outputs_produced")
         producer.poll(0)
         point("txn.ledger_produced")
-        producer.send_offsets_to_transaction([offset], membership, COMMIT_TIMEOUT)
+        producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
         point("txn.offsets_sent")
         point("txn.commit_sent", after=0.001)
         try:

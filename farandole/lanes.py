@@ -1,0 +1,87 @@
+"""Slots and order per key: which run goes next, and the threads that advance it.
+
+The next run of a record key starts when the one before it has ended; different keys run side by side.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from farandole.clock import Clock
+from farandole.run import Run, RunState
+
+
+class Lanes:
+    """Admits runs, hands them to `slots` threads, and gives back those that ended, in the order they did."""
+
+    def __init__(self, work: Callable[[Run], None], slots: int, clock: Clock, *, ordered: bool = True) -> None:
+        self._work, self._clock, self._ordered = work, clock, ordered
+        self._ready: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._ended: deque[Run] = deque()
+        self._behind: dict[bytes, deque[Run]] = {}
+        self._later: list[tuple[float, int, Run]] = []
+        self._number = count()
+        self._news = threading.Event()
+        self.running = 0
+        self._threads = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
+        for thread in self._threads:
+            thread.start()
+
+    def admit(self, runs: list[Run]) -> None:
+        """New runs, in the order of their partition."""
+        for run in runs:
+            self.running += 1
+            if not self._ordered or not run.okey:
+                self._ready.put(run)
+            elif run.okey in self._behind:
+                self._behind[run.okey].append(run)
+            else:
+                self._behind[run.okey] = deque()
+                self._ready.put(run)
+
+    def ended(self) -> list[Run]:
+        """Runs that ended since the last look; those to be tried again go back when their time has come."""
+        self._news.clear()
+        now = self._clock.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self._ready.put(heapq.heappop(self._later)[2])
+        over = []
+        while self._ended:
+            run = self._ended.popleft()
+            if run.state is RunState.AGAIN:
+                heapq.heappush(self._later, (run.due, next(self._number), run))
+                continue
+            self.running -= 1
+            self._next(run)
+            over.append(run)
+        return over
+
+    def _next(self, run: Run) -> None:
+        """The run behind this one, of the same record key, may start."""
+        behind = self._behind.get(run.okey) if self._ordered and run.okey else None
+        if behind:
+            self._ready.put(behind.popleft())
+        elif behind is not None:
+            del self._behind[run.okey]
+
+    def wait(self, longest: float) -> None:
+        """Until a run has ended, or one that waits is due, but no longer than `longest` seconds."""
+        if self._later:
+            longest = max(0.0, min(longest, self._later[0][0] - self._clock.monotonic()))
+        self._news.wait(longest)
+
+    def _serve(self) -> None:
+        while (run := self._ready.get()) is not None:
+            self._work(run)
+            self._ended.append(run)
+            self._news.set()
+
+    def close(self) -> None:
+        """Let the threads go as soon as they have ended what they do."""
+        for _ in self._threads:
+            self._ready.put(None)

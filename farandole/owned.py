@@ -1,0 +1,107 @@
+"""A partition that this instance owns: its session, its window of records, and what waits for the next commit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farandole.event import Record
+from farandole.store.inbox import Lane, Outcome
+
+TAKING, RUNNING, STOPPED, GONE = "taking", "running", "stopped", "gone"
+OPEN, ENDED, WRITTEN = 0, 1, 2
+
+
+@dataclass(slots=True)
+class Slot:
+    """One record of the window. `reason` is set where it came to no run: why it was filtered, or ``duplicate``."""
+
+    owned: Owned
+    offset: int
+    state: int = OPEN
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Ended:
+    """What one ended run (or a quarantined record) puts into the next transaction, and what SQL is told after it."""
+
+    slots: Sequence[Slot]
+    records: list[Record]
+    outcomes: list[Outcome] = field(default_factory=list)
+    published: Sequence[str] = ()
+    finished: Sequence[str] = ()
+    closed_joins: Sequence[bytes] = ()
+    run: Any = None
+    """The run it came from: where the broker refuses a record, that run is dead and its neighbours are not."""
+
+
+@dataclass(slots=True, eq=False)
+class Owned:
+    """An assigned partition. `number` counts assignments: results of an older number are dropped."""
+
+    topic: str
+    partition: int
+    number: int
+    phase: str = TAKING
+    lane: Lane | None = None
+    session: Any = None
+    window: deque[Slot] = field(default_factory=deque)
+    ended: list[Ended] = field(default_factory=list)
+    next_offset: int = 0  # committed
+    seen: int = 0  # the next record to come
+    commits: int = 0
+    open: int = 0
+    due: float = 0.0  # a moment on the monotonic clock: when to try again
+    tries: int = 0
+    last_commit: float = 0.0
+    why: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Topic and partition."""
+        return (self.topic, self.partition)
+
+    def admit(self, offset: int) -> Slot:
+        """A record enters the window."""
+        slot = Slot(self, offset)
+        self.window.append(slot)
+        self.open += 1
+        self.seen = offset + 1
+        return slot
+
+    def end(self, slot: Slot, reason: str = "") -> None:
+        """A record has its outcome; it is written with the next commit."""
+        if slot.state == OPEN:
+            slot.state, slot.reason = ENDED, reason
+            self.open -= 1
+
+    def add(self, ended: Ended) -> None:
+        """A run has ended."""
+        for slot in ended.slots:
+            self.end(slot)
+        self.ended.append(ended)
+
+    def prefix(self) -> int:
+        """Up to where every record has an outcome: what may be committed."""
+        return next((slot.offset for slot in self.window if slot.state == OPEN), self.seen)
+
+    def written(self) -> None:
+        """The transaction with all ended records was committed: the window moves on."""
+        for slot in self.window:
+            if slot.state == ENDED:
+                slot.state = WRITTEN
+        while self.window and self.window[0].state == WRITTEN:
+            self.window.popleft()
+
+    def unwritten(self) -> list[Slot]:
+        """Records whose outcome waits for the next commit."""
+        return [slot for slot in self.window if slot.state == ENDED]
+
+    def wait(self, now: float, why: str, longest: float = 5.0) -> None:
+        """Try again later: 0.2 s, doubling up to `longest`."""
+        self.due = now + min(longest, 0.2 * 2.0 ** min(self.tries, 10))
+        self.tries += 1
+        self.why = why

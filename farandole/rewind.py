@@ -1,0 +1,106 @@
+"""Where a partition starts: what the committed offset, its mark and our own position say together.
+
+An offset below our position *without* our mark is a person's request; with our mark it is a regression. A
+jump forward is refused, and what retention ate is said aloud. Pure: the table of docs/internals.md, row by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_NAME = "farandole/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What our own commits carry as metadata: where the transaction started, under which fence, its number."""
+
+    start: int
+    fence: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{_NAME} {self.start} {self.fence} {self.number}"
+
+
+def mark_of(metadata: str) -> Mark | None:
+    """The mark in a committed offset's metadata; None where somebody else wrote it."""
+    parts = metadata.split()
+    if len(parts) != 4 or parts[0] != _NAME or not all(p.isascii() and p.isdigit() for p in parts[1:]):  # noqa: PLR2004
+        return None
+    return Mark(int(parts[1]), int(parts[2]), int(parts[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found: committed offset C (None: none) with its metadata, our position P (None: none), the log's range."""
+
+    committed: int | None
+    metadata: str
+    position: int | None
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to go on. `fact` is written to the ledger; `stop` means: not at all, until a person says so.
+
+    `prove` is set where outcomes up to `offset` come from the ledger: each record of [position, offset) must have one.
+    """
+
+    offset: int
+    fact: str = ""
+    detail: dict[str, str] = field(default_factory=dict)
+    stop: bool = False
+    prove: bool = False
+
+
+def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
+    """The decision. `first` is where the declaration's `since` points, for a pipeline that never ran."""
+    committed, position = found.committed, found.position
+    if position is None:
+        start = Start(first if committed is None else committed)
+    elif committed is None:
+        start = Start(position, "offset.expired", _says(found))
+    elif committed == position:
+        start = Start(position)
+    elif committed > position:
+        start = _ahead(found, committed, position)
+    else:
+        start = _behind(found, position, on_rewind)
+    return start if start.stop else _within_the_log(found, start)
+
+
+def _ahead(found: Found, committed: int, position: int) -> Start:
+    mark = mark_of(found.metadata)
+    if mark is not None and mark.start <= position:
+        return Start(committed, prove=True)  # a crash between the Kafka commit and settle
+    return Start(position, "offset.fast_forward.refused", _says(found))
+
+
+def _behind(found: Found, position: int, on_rewind: str) -> Start:
+    if mark_of(found.metadata) is not None:
+        return Start(position, "offset.regressed", _says(found))
+    if on_rewind == "ignore":
+        return Start(position, "rewind.ignored", _says(found))
+    return Start(position, "rewind.requested", _says(found), stop=True)
+
+
+def _within_the_log(found: Found, start: Start) -> Start:
+    if start.offset > found.high:
+        return Start(start.offset, "data.truncated", _says(found), stop=True)
+    if start.offset < found.low:
+        lost = {"from": str(start.offset), "to": str(found.low)}
+        return Start(found.low, "data.gap", {**_says(found), **lost})
+    return start
+
+
+def _says(found: Found) -> dict[str, str]:
+    told = {
+        "committed": "none" if found.committed is None else str(found.committed),
+        "metadata": found.metadata,
+        "position": str(found.position),
+        "log": f"{found.low}..{found.high}",
+    }
+    return {**told, "at": f"{told['committed']}-{told['position']}"}

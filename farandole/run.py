@@ -1,0 +1,322 @@
+"""One run takes its steps: the only state machine.
+
+A run is a value that walks through named moves; a failure is a value too. The moves are called on a slot
+thread. What a run may touch there is in its :class:`Kit`; Kafka is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from farandole.attempt import Attempt
+from farandole.clock import Clock, iso
+from farandole.deadletter import Failure, failure_of
+from farandole.decide import AGAIN, CAUGHT, WAIT, decide
+from farandole.declaration import Declaration
+from farandole.errors import Fenced, UndeclaredOutput
+from farandole.event import Envelope, Event, Interval, RawRecord, Record, event_type_of, record_key
+from farandole.fill import StepPlan
+from farandole.ids import attempt_key, digest, output_id
+from farandole.kept import pack, unpack
+from farandole.ledger.entry import Emitted, StepTaken
+from farandole.points import point
+
+
+class RunState(StrEnum):
+    """Where a run stands. `again` and `running` are within an instance; the others are written to the ledger."""
+
+    RUNNING = "running"
+    AGAIN = "again"
+    DONE = "done"
+    CAUGHT = "caught"
+    DEAD = "dead"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(slots=True)
+class Signal:
+    """An event as a subscription matched it."""
+
+    name: str
+    event: Event
+    raw: RawRecord
+    key: bytes
+    digest: bytes
+    fact: Any
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a pipeline, for one signal or for one joined set of signals."""
+
+    id: str
+    key: bytes
+    okey: bytes
+    signals: tuple[Signal, ...]
+    home: Any = None  # the owned partition it came from
+    slot: Any = None
+    epoch: int = 0
+    life: int = 0
+    join_key: bytes | None = None
+    step: int = 0
+    attempt: int = 1
+    state: RunState = RunState.RUNNING
+    results: list[Any] = field(default_factory=list)
+    outputs: list[Record] = field(default_factory=list)
+    emitted: list[Emitted] = field(default_factory=list)
+    steps: list[StepTaken] = field(default_factory=list)
+    checkpoints: dict[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    first_failed_at: datetime | None = None
+    started_at: int = 0
+    ended_at: int = 0
+    due: float = 0.0
+    fence: int = 0
+    decided: bool = False  # SQL has decided: publish, never ask again
+    checkpointed: bool = False
+    known: Any = None  # found settled meanwhile: a duplicate after all
+    stored: list[Any] = field(default_factory=list)
+    copies: list[Any] = field(default_factory=list)  # slots of the same key that came while it was under way
+    cancelled: threading.Event | None = None
+
+    @property
+    def trigger(self) -> Signal:
+        """The signal that made it start: the last of a joined set."""
+        return self.signals[-1]
+
+    @property
+    def interval(self) -> Interval | None:
+        """The data interval of the first signal that has one."""
+        return next((i for s in self.signals if isinstance(i := getattr(s.fact, "interval", None), Interval)), None)
+
+
+@dataclass(slots=True)
+class Kit:
+    """What runs need: the declaration with its filled plans, and the doors they may use."""
+
+    declaration: Declaration
+    plans: tuple[StepPlan, ...]
+    resources: Any
+    encode: Callable[[str, dict[str, Any]], bytes]
+    clock: Clock
+    checkpoints: Any = None  # store.checkpoints, None where results are kept in memory only
+    lane_of: Callable[[Run], Any] = lambda run: run.home.lane
+    loop: asyncio.AbstractEventLoop | None = None
+    luck: Callable[[], float] = random.random
+    version: str = ""
+    instance: str = ""
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, "step"))
+
+
+def advance(run: Run, kit: Kit, database: Any = None) -> None:
+    """Take the run as far as it goes: to its end, or to the next try.
+
+    Never raises for what a step does; raises Fenced when the partition has another owner.
+    """
+    run.started_at = run.started_at or kit.clock.millis()
+    run.state = RunState.RUNNING
+    while run.step < len(kit.plans):
+        plan = kit.plans[run.step]
+        kept = run.checkpoints.get(plan.step.name)
+        started = kit.clock.millis()
+        try:
+            if kept is not None and kept.state == "done":
+                result, reused = unpack(kept.result, plan.returns), True
+            else:
+                result, reused = _ask(run, plan, kit, database, kept), False
+                if result is _UNSURE:
+                    _note(run, plan, started, kit, state="uncertain")
+                    return _end(run, RunState.UNCERTAIN, kit)
+            keep(run, plan, result, kit)
+        except Fenced:
+            raise  # this instance does not own the partition any more: nothing of the run counts
+        except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
+            return _failed(run, plan, error, started, kit, database)
+        _note(run, plan, started, kit, reused=reused)
+        run.step += 1
+        run.attempt = 1
+    return _end(run, RunState.DONE, kit)
+
+
+_UNSURE = object()
+
+
+def _end(run: Run, state: RunState, kit: Kit) -> None:
+    run.state = state
+    run.ended_at = kit.clock.millis()
+
+
+def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
+    """One attempt at one step, with its checkpoints where it has an effect outside or a successor."""
+    effect = plan.step.effect
+    if not effect:
+        point("step.running")
+        if database is None:
+            result = _call(run, plan, kit, None)
+        else:
+            with database.connection.begin_nested():  # what a failed step wrote is undone before its catch runs
+                result = _call(run, plan, kit, database)
+        point("step.done")
+        if kit.checkpoints is not None and database is None and run.step + 1 < len(kit.plans):
+            kit.checkpoints.keep(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
+        return result
+    if kept is not None:  # a foreign or own older `started`: in doubt
+        if effect == "at_most_once" and run.attempt == 1:
+            return _UNSURE
+        if effect == "verify" and (found := _verified(run, plan, kit)) is not None:
+            kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.attempt)
+            kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(found, plan.step.name))
+            return found
+    kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.attempt)
+    point("step.claimed")
+    point("step.running")
+    result = _call(run, plan, kit, database)
+    point("effect.acked")
+    kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
+    point("checkpoint.committed")
+    return result
+
+
+def _verified(run: Run, plan: StepPlan, kit: Kit) -> Any:
+    """What the step's `check` function found of an effect in doubt; None where there is nothing."""
+    assert plan.check is not None  # noqa: S101 - the declaration was checked
+    return _call(run, plan.check, kit, None)
+
+
+def _attempt(run: Run, plan: StepPlan) -> Attempt:
+    run.cancelled = run.cancelled or threading.Event()
+    key = attempt_key(run.id, plan.step.name)
+    return Attempt(key, run.attempt, run.id, run.interval, run.fence, run.cancelled)
+
+
+def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseException | None = None) -> Any:
+    """Fill the parameters and call the author's function: inline, in a thread under a timeout, or on the loop."""
+    arguments = []
+    for kind, which in plan.sources:
+        match kind:
+            case "signal":
+                arguments.append(next(s.fact for s in reversed(run.signals) if s.name == which))
+            case "result":
+                arguments.append(run.results[which])
+            case "resource":
+                arguments.append(kit.resources.get(which))
+            case "attempt":
+                arguments.append(_attempt(run, plan))
+            case "database":
+                arguments.append(database)
+            case "error":
+                arguments.append(error)
+    timeout = plan.step.timeout
+    if plan.is_async:
+        assert kit.loop is not None  # noqa: S101 - the worker starts one where a step is async
+        limited = asyncio.wait_for(plan.function(*arguments), timeout)
+        return asyncio.run_coroutine_threadsafe(limited, kit.loop).result()
+    if timeout is None:
+        return plan.function(*arguments)
+    try:
+        return kit.threads.submit(plan.function, *arguments).result(timeout)
+    except TimeoutError:
+        if run.cancelled is not None:
+            run.cancelled.set()
+            run.cancelled = None
+        raise
+
+
+def _note(
+    run: Run, plan: StepPlan, started: int, kit: Kit, *, state: str = "done", error: str = "", reused: bool = False
+) -> None:
+    run.steps.append(
+        {
+            "name": plan.step.name,
+            "state": state,
+            "attempts": run.attempt,
+            "started_at": started,
+            "ended_at": kit.clock.millis(),
+            "error": error,
+            "reused": reused,
+        }
+    )
+
+
+def keep(run: Run, plan: StepPlan, result: Any, kit: Kit) -> None:
+    """Take a step's result: what is an event is emitted, anything else waits for later steps."""
+    if event_type_of(result) is not None:
+        emit(run, result, kit)
+    elif isinstance(result, list | tuple) and result and event_type_of(result[0]) is not None:
+        for event in result:
+            emit(run, event, kit)
+    run.results.append(result)
+
+
+def emit(run: Run, event: Any, kit: Kit) -> None:
+    """The record of a returned event, with an id that whoever repeats this run computes again."""
+    event_type = event_type_of(event)
+    if event_type not in kit.declaration.emits:
+        raise UndeclaredOutput(
+            f"{kit.declaration.name} returned {type(event).__name__}, which it does not declare",
+            place=kit.declaration.source,
+            hint=f"it emits {', '.join(kit.declaration.emits) or 'nothing'}; name the type in the step's return annotation",
+        )
+    record = event.record()
+    value = kit.encode(event_type, record)
+    key = record_key(event, record)
+    cause = run.trigger.event.envelope
+    identity = output_id(run.id, event_type, len(run.outputs))
+    envelope = Envelope(
+        identity,
+        f"/farandole/{kit.declaration.name}",
+        event_type,
+        iso(kit.clock.now()),
+        key.decode("utf-8", "replace") if key else "",
+        cause.correlation_id,
+        cause.id,
+        run.id,
+        run.epoch,
+        _trace(cause.traceparent, run.id),
+        cause.tracestate,
+    )
+    run.outputs.append(Record(event_type, key, value, envelope.headers()))  # type: ignore[arg-type]
+    run.emitted.append({"topic": event_type, "id": identity, "type": event_type, "digest": digest(value)})
+
+
+def _trace(parent: str, run_id: str) -> str:
+    """The W3C trace goes on: the parent's trace id, and a span id that is the run's."""
+    parts = parent.split("-")
+    return f"{parts[0]}-{parts[1]}-{run_id.replace('-', '')[:16]}-{parts[3]}" if len(parts) == 4 else ""  # noqa: PLR2004
+
+
+def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: Kit, database: Any) -> None:
+    """A failure is a value: try again later, turn it into a business event, or give the event up."""
+    name = kit.declaration.name
+    now = decide(error, run.attempt, plan.step, kit.luck())
+    run.first_failed_at = run.first_failed_at or kit.clock.now()
+    if plan.step.effect == "at_most_once" and now.kind != CAUGHT and not (now.kind == AGAIN and plan.step.retry.only):
+        run.failure = failure_of(error, "run", plan.step.name, name, run.attempt, run.first_failed_at)
+        _note(run, plan, started, kit, state="uncertain", error=run.failure.message)
+        return _end(run, RunState.UNCERTAIN, kit)  # it may have been sent: only `only=` says which errors come before
+    if now.kind in (AGAIN, WAIT):
+        run.state = RunState.AGAIN
+        run.due = kit.clock.monotonic() + now.after
+        run.attempt += now.kind == AGAIN
+        return
+    failure = failure_of(error, "run", plan.step.name, name, run.attempt, run.first_failed_at)
+    if now.kind == CAUGHT:
+        try:
+            keep(run, plan, _call(run, plan.catches[now.catch], kit, database, error), kit)
+        except BaseException as second:  # noqa: BLE001 - as above
+            failure = failure_of(second, "run", f"{plan.step.name}.catch", name, 1, run.first_failed_at)
+        else:
+            run.failure = failure
+            _note(run, plan, started, kit, state="caught", error=failure.message)
+            return _end(run, RunState.CAUGHT, kit)
+    run.failure = failure
+    _note(run, plan, started, kit, state="failed", error=failure.message)
+    return _end(run, RunState.DEAD, kit)

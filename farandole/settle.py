@@ -1,0 +1,136 @@
+"""The one place that commits.
+
+    1 outputs · 2 dead letters · 3 ledger entries · 4 the consumed offset    one Kafka transaction per partition
+    5 dedup, open rows, position                                             one SQL transaction, after and derived
+
+A crash between 4 and 5 is mended at takeover from the ledger. For classes (ii) and (iii) SQL has decided
+before; then 1 and 3 are the stored bytes, and 5 removes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from farandole.clock import Clock
+from farandole.deadletter import failure_of
+from farandole.errors import BrokerUnreachable, Fenced
+from farandole.kafka.sink import Commit, Refused, Spoiled
+from farandole.kafka.source import Source
+from farandole.ledger.entry import LEDGER_TOPIC
+from farandole.outcome import Books
+from farandole.owned import GONE, STOPPED, Ended, Owned
+from farandole.points import point
+from farandole.rewind import Mark, mark_of
+from farandole.run import RunState
+from farandole.store.inbox import Inbox, Lane, Settlement
+
+
+class Settler:
+    """Writes what has ended; keeps what SQL could not be told yet, and tells it first."""
+
+    def __init__(self, source: Source, inbox: Inbox, books: Books, clock: Clock, threads: ThreadPoolExecutor) -> None:
+        self._source, self._inbox, self._books, self._clock, self._threads = source, inbox, books, clock, threads
+        self.unsettled: list[tuple[Owned, Settlement, list[Ended]]] = []
+
+    def commit(self, partitions: Sequence[Owned]) -> None:
+        """Moves 1 to 4 for each partition, side by side; the caller waits, so no revoke can slip in between."""
+        ready = [p for p in partitions if p.lane is not None and p.session is not None]
+        if len(ready) == 1:
+            self.unsettled += self._published(ready[0])
+        else:
+            for told in self._threads.map(self._published, ready):
+                self.unsettled += told
+
+    def settle(self) -> list[Ended]:
+        """Move 5. Returns what is settled now; raises DatabaseUnreachable and keeps everything."""
+        if not self.unsettled:
+            return []
+        point("settle.before_commit")
+        fenced = self._inbox.settle([s for _, s, _ in self.unsettled])
+        point("settle.after_commit")
+        settled = [ended for _, _, many in self.unsettled for ended in many]
+        for owned, settlement, _ in self.unsettled:
+            if settlement.lane in fenced:
+                owned.phase, owned.why = GONE, "fenced in SQL: another instance took the partition over"
+        self.unsettled = []
+        return settled
+
+    def _published(self, owned: Owned) -> list[tuple[Owned, Settlement, list[Ended]]]:
+        """One partition's transaction, repeated until its outcome is known."""
+        lane = owned.lane
+        assert lane is not None  # noqa: S101 - `commit` chose it
+        while True:
+            prefix = owned.prefix()
+            mark = Mark(owned.next_offset, lane.fence, owned.commits + 1)
+            records = [record for ended in owned.ended for record in ended.records]
+            records += self._books.span(owned, owned.next_offset, prefix)
+            commit = Commit(owned.topic, owned.partition, prefix, str(mark))
+            try:
+                owned.session.publish(records, commit, self._source.membership(), LEDGER_TOPIC)
+            except Refused as refused:
+                if not self._give_up(owned, refused):
+                    return []
+                continue
+            except Spoiled as spoiled:
+                if not self._was_committed(owned, mark, spoiled):
+                    return []
+            except Fenced as fenced:
+                owned.phase, owned.why = GONE, str(fenced)
+                return []
+            except BrokerUnreachable as away:
+                owned.wait(self._clock.monotonic(), str(away))
+                return []
+            return [self._told(owned, lane, prefix)]
+
+    def _told(self, owned: Owned, lane: Lane, prefix: int) -> tuple[Owned, Settlement, list[Ended]]:
+        """The window moves on; what SQL is to be told."""
+        ended, owned.ended = owned.ended, []
+        owned.written()
+        owned.next_offset, owned.commits, owned.tries = prefix, owned.commits + 1, 0
+        owned.last_commit = self._clock.monotonic()
+        settlement = Settlement(
+            lane,
+            [outcome for e in ended for outcome in e.outcomes],
+            prefix,
+            owned.session.ledger_offset + 1,
+            [r for e in ended for r in e.published],
+            [r for e in ended for r in e.finished],
+            [j for e in ended for j in e.closed_joins],
+        )
+        return owned, settlement, ended
+
+    def _was_committed(self, owned: Owned, mark: Mark, spoiled: Spoiled) -> bool:
+        """Never guess: a new session first (it ends what is open), then what the broker says was committed."""
+        try:
+            owned.session.open()
+            _, metadata = self._source.committed([owned.key])[owned.key]
+        except Fenced as fenced:
+            owned.phase, owned.why = GONE, str(fenced)
+            return False
+        except BrokerUnreachable as away:
+            owned.wait(self._clock.monotonic(), f"{spoiled}; {away}")
+            return False
+        if mark_of(metadata) == mark:
+            return True
+        owned.wait(self._clock.monotonic(), str(spoiled))  # not committed: the next turn does it again
+        return False
+
+    def _give_up(self, owned: Owned, refused: Refused) -> bool:
+        """One record was refused: its run is dead, its neighbours are not. False where SQL had decided already."""
+        index = refused.index
+        for at, ended in enumerate(owned.ended):
+            if index < len(ended.records):
+                break
+            index -= len(ended.records)
+        else:
+            ended = None
+        run = ended.run if ended is not None else None
+        if run is None or run.decided or run.state is RunState.DEAD:
+            owned.phase, owned.why = STOPPED, f"a record that must be written is refused: {refused}"
+            return False
+        step = self._books.declaration.steps[-1].name
+        run.failure = failure_of(refused, "emit", step, self._books.declaration.name, run.attempt, self._clock.now())
+        run.state, run.outputs, run.emitted = RunState.DEAD, [], []
+        owned.ended[at] = self._books.ended(run)
+        return True

@@ -1,0 +1,200 @@
+"""Becoming the owner of partitions: fence, catch up with what Kafka decided, and find where to go on.
+
+A2 a session (fences the predecessor at the broker) · A3 the fence in SQL · A4 the ledger's tail, whose
+outcomes SQL may lack · A5 committed offset against our position · A6 place and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from farandole.declaration import Declaration
+from farandole.errors import FarandoleError, LedgerIncomplete
+from farandole.event import Record
+from farandole.kafka.codec import Codec
+from farandole.kafka.reader import TopicReader
+from farandole.kafka.sink import Session
+from farandole.kafka.source import Source
+from farandole.ledger.entry import LEDGER_TOPIC, Entry, newer
+from farandole.outcome import Books
+from farandole.owned import RUNNING, STOPPED, Ended, Owned
+from farandole.points import point
+from farandole.rewind import Found, Start, where_to_start
+from farandole.store import Store
+from farandole.store.inbox import Lane, Outcome, Settlement, Taken
+from farandole.store.waiting import Member
+
+FINAL = ("done", "caught", "resolved", "expired")
+
+
+@dataclass(slots=True)
+class Tail:
+    """What the ledger says of one partition since SQL was last told."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    offsets: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Takeover:
+    """Takes partitions over, all that are new at once. Raises Unreachable while a server is away."""
+
+    declaration: Declaration
+    store: Store
+    source: Source
+    codec: Codec
+    books: Books
+    owner: str
+    session: Callable[[str], Session]
+    reader: Callable[[str], TopicReader]
+    first_offset: Callable[[tuple[str, int]], int]
+    threads: ThreadPoolExecutor
+    say: Callable[..., None]
+
+    def take(self, partitions: Sequence[Owned], topic_ids: Mapping[str, str]) -> None:
+        """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
+        list(self.threads.map(self._open, partitions))
+        point("assign.after_init")
+        taken = {owned.key: self._fence(owned, topic_ids[owned.topic]) for owned in partitions}
+        point("assign.after_fence")
+        tails, end = self._tails(partitions, taken)
+        point("assign.after_tail")
+        committed = self.source.committed([owned.key for owned in partitions])
+        for owned in partitions:
+            self._start(owned, taken[owned.key], tails[owned.key], end, committed[owned.key])
+
+    def _open(self, owned: Owned) -> None:
+        owned.session = owned.session or self.session(f"{self.declaration.name}-{owned.topic}-{owned.partition}")
+        owned.session.open()
+
+    def _fence(self, owned: Owned, topic_id: str) -> Taken:
+        taken = self.store.inbox.take_over(owned.topic, topic_id, owned.partition, self.owner)
+        owned.lane = Lane(owned.topic, topic_id, owned.partition, taken.fence)
+        return taken
+
+    def _tails(self, partitions: Sequence[Owned], taken: Mapping[Any, Taken]) -> tuple[dict[Any, Tail], int]:
+        """One read of our ledger partition, from the oldest offset that any of these knows, to its stable end."""
+        tails = {owned.key: Tail() for owned in partitions}
+        mine = {(o.lane.topic_id, o.partition): o.key for o in partitions if o.lane}
+        at = self.books.ledger_partition
+        with self.reader(LEDGER_TOPIC) as reader:
+            end = reader.ends()[at]
+            start = min(min(t.ledger_offset for t in taken.values()), end)
+            for batch in reader.read({at: start}, until={at: end}):
+                for raw in batch:
+                    entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {"kind": "fact", "pipeline": "", "id": ""})
+                    if entry.pipeline == self.declaration.name:
+                        self._sort(entry, tails, mine)
+        return tails, end
+
+    def _sort(self, entry: Entry, tails: dict[Any, Tail], mine: Mapping[tuple[str, int], Any]) -> None:
+        if entry.span is not None:
+            where = mine.get((entry.span["topic_id"], entry.span["partition"]))
+            if where is not None:
+                tails[where].offsets.update(entry.span["duplicates"])
+                for offsets in entry.span["filtered"].values():
+                    tails[where].offsets.update(offsets)
+        for cause in entry.triggers:
+            where = mine.get((cause["topic_id"], cause["partition"]))
+            if where is None:
+                continue
+            tail = tails[where]
+            tail.offsets.add(cause["offset"])
+            standing = tail.entries.get(entry.id)
+            if standing is None or newer(entry, standing):
+                tail.entries[entry.id] = entry
+
+    def _start(self, owned: Owned, taken: Taken, tail: Tail, end: int, committed: tuple[int, str]) -> None:
+        low, high = self.source.watermarks(owned.key)
+        offset, metadata = committed
+        never = taken.next_offset is None and offset < 0
+        found = Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high)
+        first = self.first_offset(owned.key) if never else 0
+        start = where_to_start(found, first, self.declaration.on_rewind)
+        if start.prove and taken.next_offset is not None:
+            start = self._proven(owned, taken.next_offset, start, tail)
+        self._apply(owned, tail, end, taken.next_offset if start.stop and taken.next_offset is not None else start.offset)
+        owned.session.ledger_offset = end - 1
+        owned.next_offset = owned.seen = start.offset
+        owned.tries = 0
+        if start.fact:
+            self.say(start.fact, at=f"{owned.topic}[{owned.partition}]", **{k: v for k, v in start.detail.items() if k != "at"})
+        if start.stop:
+            owned.phase, owned.why = STOPPED, start.fact
+            return
+        owned.phase = RUNNING
+        if start.fact:
+            owned.ended.append(Ended([], [self._fact(owned, start)]))
+
+    def _fact(self, owned: Owned, start: Start) -> Record:
+        return self.books.fact(owned, start.fact, start.detail)
+
+    def _proven(self, owned: Owned, position: int, start: Start, tail: Tail) -> Start:
+        """Every record of [position, offset) must have an outcome in the ledger; otherwise stop and say which has none."""
+        with self.reader(owned.topic) as reader:
+            missing = [
+                raw.offset
+                for batch in reader.read({owned.partition: position}, until={owned.partition: start.offset})
+                for raw in batch
+                if raw.offset not in tail.offsets
+            ]
+        if not missing:
+            return start
+        told = LedgerIncomplete(
+            f"{len(missing)} records below the committed offset have no outcome in the ledger: {missing[:10]}",
+            place=f"{owned.topic}[{owned.partition}]",
+            hint="keep the database and the topics as they are and reset the group to the first of these offsets",
+        )
+        self.say("ledger.incomplete", error=str(told))
+        return Start(start.offset, "ledger.incomplete", {"missing": ",".join(map(str, missing[:100]))}, stop=True)
+
+    def _apply(self, owned: Owned, tail: Tail, end: int, position: int) -> None:
+        """What Kafka decided and SQL was not told."""
+        lane = owned.lane
+        assert lane is not None  # noqa: S101 - A3 gave it
+        outcomes: list[Outcome] = []
+        waiting: list[Member] = []
+        decided: list[str] = []
+        closed: list[bytes] = []
+        for entry in tail.entries.values():
+            if entry.state == "waiting":
+                waiting.append(_member(entry))
+            elif entry.state in (*FINAL, "dead", "uncertain"):
+                outcomes += _outcomes(entry)
+                decided.append(entry.id)
+                if entry.join_key:
+                    closed.append(bytes.fromhex(entry.join_key))
+        finished = [e.id for e in tail.entries.values() if e.state in FINAL]
+        told = Settlement(lane, outcomes, position, end, decided, finished, closed)
+        if self.store.inbox.settle([told]):
+            raise FarandoleError("another instance took the partition over meanwhile", place=f"{owned.topic}[{owned.partition}]")
+        if waiting and self.declaration.join:
+            self.store.waiting.restore(lane, waiting, self.declaration.join.within)
+
+
+def _outcomes(entry: Entry) -> list[Outcome]:
+    return [
+        Outcome(key, entry.id, entry.state, entry.life, cause["digest"], entry.okey or b"", cause["offset"])
+        for key, cause in zip(entry.keys, entry.triggers, strict=False)
+    ]
+
+
+def _member(entry: Entry) -> Member:
+    cause = entry.triggers[0]
+    return Member(
+        entry.keys[0],
+        cause["signal"],
+        bytes.fromhex(entry.join_key or ""),
+        cause["topic"],
+        cause["topic_id"],
+        cause["partition"],
+        cause["offset"],
+        -1,
+        entry.payload_key,
+        [(h["name"], h["value"]) for h in entry.headers],
+        entry.payload,
+        cause["digest"],
+    )

@@ -1,0 +1,300 @@
+"""The loop: one instance of a pipeline, from the log to the books.
+
+Polling never waits for work. All Kafka calls of a partition happen on the polling thread, or on threads it
+waits for, between two polls; so no revoke can slip between an ownership check and a commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from farandole.clock import Clock
+from farandole.errors import DatabaseUnreachable, FarandoleError, Unreachable
+from farandole.intake import Intake
+from farandole.kafka.source import Key, Source
+from farandole.lanes import Lanes
+from farandole.outcome import Books
+from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Owned
+from farandole.points import point
+from farandole.run import Run
+from farandole.settle import Settler
+from farandole.store import Store
+from farandole.takeover import Takeover
+
+BATCH = 500
+WINDOW = 2000
+"""Records of one partition that may be under way; at the bound it is paused, at half of it resumed."""
+REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
+QUIET_LEDGER = 10.0
+FENCED_PAUSE = 60.0
+"""Longer than a session: a zombie learns by then that the partition is not its own, and must not fence its successor."""
+BLOCKED_PAUSE = 0.2
+NOBODY_ELSE = 15.0
+"""After so long without a partition somebody else has them all, and draining is theirs."""
+
+
+class Worker:
+    """Owns partitions, and turns until it is told to stop. Put together by :mod:`farandole.service`."""
+
+    def __init__(
+        self,
+        source: Source,
+        takeover: Takeover,
+        intake: Intake,
+        lanes: Lanes,
+        settler: Settler,
+        clock: Clock,
+        limits: tuple[float, int],
+    ) -> None:
+        self.source, self.takeover, self.intake, self.lanes, self.settler = source, takeover, intake, lanes, settler
+        self.clock = clock
+        self.commit_interval, self.commit_records = limits
+        self.owned: dict[Key, Owned] = intake.owners  # type: ignore[assignment]
+        self.store: Store = intake.store
+        self.books: Books = intake.books
+        self.say: Callable[..., None] = intake.say
+        self.assignments = 0
+        self.done = 0
+        self.stopping = threading.Event()
+        self._database_due = 0.0
+        self._database_tries = 0
+        self._pause_until: dict[Key, float] = {}
+        self._blocked_due = 0.0
+        self._looked = 0.0
+        self._swept = 0.0
+
+    # ---- the story of a batch
+
+    def turn(self) -> None:
+        """One batch, from the log to the books."""
+        self._take_over()
+        self._let_flow()
+        records = self.source.poll(BATCH, self._patience())
+        if not records and self.lanes.running:
+            self.lanes.wait(0.02)
+        with self._database():
+            runs = self.intake.take(records) if records else []
+            if (self.intake.blocked or self.intake.unstarted) and self.clock.monotonic() >= self._blocked_due:
+                self._blocked_due = self.clock.monotonic() + BLOCKED_PAUSE
+                runs += self.intake.retry_blocked()
+            self.lanes.admit(runs)
+        self._collect()
+        self._commit()
+
+    def _patience(self) -> float:
+        """How long a poll may wait: not at all while runs are under way or something is to be written."""
+        busy = self.lanes.running or any(o.ended or o.phase == TAKING for o in self.owned.values())
+        return 0.0 if busy else 0.1
+
+    def _collect(self) -> None:
+        """Runs that ended become what is written of them."""
+        for run in self.lanes.ended():
+            owned: Owned = run.home
+            if owned.phase == GONE or self.owned.get(owned.key) is not owned:
+                continue  # of an older assignment: dropped, whatever it gave
+            if run.known is not None:
+                self.intake.known_meanwhile(run)
+            else:
+                owned.add(self.books.ended(run))
+                self.done += 1
+            for copy in run.copies:
+                copy.owned.end(copy, "duplicate")
+
+    def _commit(self) -> None:
+        """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
+        if not self.settler.unsettled:
+            self.settler.commit([o for o in self.owned.values() if self._is_due(o)])
+        with self._database():
+            self.intake.forget(self.settler.settle())
+            self._touch()
+        self._bury()
+
+    def _is_due(self, owned: Owned) -> bool:
+        if owned.phase != RUNNING or self.clock.monotonic() < owned.due:
+            return False
+        ready = len(owned.window) - owned.open
+        if not owned.ended and owned.prefix() == owned.next_offset:
+            return False
+        passed = self.clock.monotonic() - owned.last_commit
+        return owned.open == 0 or ready >= self.commit_records or passed >= self.commit_interval
+
+    @contextlib.contextmanager
+    def _database(self) -> Any:
+        """The database is away: no dedup, no work. What entered no window is read again, later."""
+        try:
+            yield
+        except DatabaseUnreachable as away:
+            now = self.clock.monotonic()
+            self._database_due = now + min(5.0, 0.2 * 2.0 ** min(self._database_tries, 8))
+            self._database_tries += 1
+            self.say("database.unreachable", error=str(away), tries=self._database_tries)
+            for owned in self.owned.values():
+                if owned.phase == RUNNING:
+                    self.place_back(owned, owned.seen, str(away))
+        else:
+            if self._database_tries:
+                self.say("database.back", tries=self._database_tries)
+            self._database_tries = 0
+
+    # ---- flow
+
+    def place_back(self, owned: Owned, offset: int, why: str) -> None:
+        """Read again from `offset`, after a pause that grows: a server that is needed is away."""
+        owned.wait(self.clock.monotonic(), why)
+        if owned.tries == 1:
+            self.say("partition.waits", at=f"{owned.topic}[{owned.partition}]@{offset}", why=why)
+        self._pause_until[owned.key] = owned.due
+        self.source.hold([owned.key])
+        if not self.source.place(owned.key, offset):
+            owned.phase = TAKING
+
+    def _let_flow(self) -> None:
+        """Pause what is full, or waits; resume what is neither."""
+        now = self.clock.monotonic()
+        stalled = bool(self.settler.unsettled) or now < self._database_due
+        for key, owned in self.owned.items():
+            waits = self._pause_until.get(key, 0.0)
+            full = len(owned.window) >= WINDOW
+            if owned.phase != RUNNING or stalled or now < waits or full:
+                self.source.hold([key])
+            elif len(owned.window) <= WINDOW // 2:
+                self._pause_until.pop(key, None)
+                self.source.release([key])
+
+    # ---- ownership
+
+    def assigned(self, keys: list[Key]) -> None:
+        """The group gives us partitions: they stay paused until they are taken over."""
+        for topic, partition in keys:
+            self.assignments += 1
+            self.owned[(topic, partition)] = Owned(topic, partition, self.assignments)
+
+    def _take_over(self) -> None:
+        now = self.clock.monotonic()
+        new = [o for o in self.owned.values() if o.phase == TAKING and now >= o.due]
+        if not new or self.settler.unsettled:
+            return
+        try:
+            self.takeover.take(new, self.source.topic_ids)
+        except Unreachable as away:
+            for owned in new:
+                owned.phase = TAKING
+                owned.wait(now, str(away))
+            self.say("takeover.waits", error=str(away), partitions=len(new))
+            return
+        for owned in new:
+            if owned.phase == RUNNING and not self.source.place(owned.key, owned.seen):
+                owned.phase = TAKING
+                owned.wait(now, "a rebalance is under way")
+            elif owned.phase == STOPPED:
+                self.say("partition.stopped", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
+        self.say("partitions.taken", partitions=[f"{o.topic}[{o.partition}]@{o.seen}" for o in new])
+
+    def revoked(self, keys: list[Key]) -> None:
+        """An orderly farewell: what runs may end, what ended is committed, the rest is somebody else's."""
+        point("revoke.draining")
+        leaving = [self.owned[k] for k in keys if k in self.owned]
+        deadline = self.clock.monotonic() + (SHUTDOWN_GRACE if self.stopping.is_set() else REVOKE_GRACE)
+        while any(o.open for o in leaving if o.phase == RUNNING) and self.clock.monotonic() < deadline:
+            self.lanes.wait(0.05)
+            self._collect()
+            if not self.lanes.running:
+                break
+        self.settler.commit([o for o in leaving if o.phase == RUNNING and (o.ended or o.prefix() > o.next_offset)])
+        with self._database():
+            self.intake.forget(self.settler.settle())
+            self.store.inbox.release([o.lane for o in leaving if o.lane is not None and o.phase != GONE])
+        for owned in leaving:
+            self._drop(owned)
+
+    def lost(self, keys: list[Key]) -> None:
+        """Somebody else owns these already: drop at once, commit nothing."""
+        for key in keys:
+            if key in self.owned:
+                self.say("partition.lost", at=f"{key[0]}[{key[1]}]")
+                self._drop(self.owned[key])
+
+    def _bury(self) -> None:
+        """Partitions that were fenced, or stopped, while they were ours."""
+        for owned in list(self.owned.values()):
+            if owned.phase == GONE:
+                self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
+                self._drop(owned)
+                self.assigned([owned.key])  # the group will say that it is lost; should it stay ours, take it again
+                self.owned[owned.key].due = self.clock.monotonic() + FENCED_PAUSE
+
+    def _drop(self, owned: Owned) -> None:
+        owned.phase = GONE
+        self.owned.pop(owned.key, None)
+        self._pause_until.pop(owned.key, None)
+        self.intake.drop(owned)
+        self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
+        for run in self.intake.in_flight.values():
+            if run.home is owned and run.cancelled is not None:
+                run.cancelled.set()
+        if owned.session is not None:
+            owned.session.drop()
+
+    # ---- quiet times
+
+    def _touch(self) -> None:
+        """Once in a while: positions behind transaction markers, and how far the ledger is known."""
+        now = self.clock.monotonic()
+        if now - self._looked < 1.0 or self.lanes.running:
+            return
+        self._looked = now
+        quiet = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
+        for key, position in self.source.positions([o.key for o in quiet]).items():
+            owned = self.owned[key]
+            owned.seen = max(owned.seen, position)
+        for owned in quiet:
+            owned.session.quiet()
+        if now - self._swept >= QUIET_LEDGER and quiet:
+            self._swept = now
+            known = max(o.session.ledger_offset for o in quiet) + 1
+            self.store.inbox.touch_ledger_offset([o.lane for o in quiet if o.lane is not None], known)
+
+    def drained(self) -> bool:
+        """Whether all that was there is settled: nothing under way, and committed equals the end, by the broker's count."""
+        if self.lanes.running or self.settler.unsettled or self.intake.blocked:
+            return False
+        if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
+            return False
+        running = [o for o in self.owned.values() if o.phase == RUNNING]
+        return all(o.next_offset >= self.source.watermarks(o.key)[1] for o in running)
+
+    # ---- from start to end
+
+    def serve(self, *, until_drained: bool = False) -> None:
+        """Turn until told to stop, or until drained. Raises what cannot be mended by waiting."""
+        self.source.subscribe(self.assigned, self.revoked, self.lost)
+        started = quiet = looked = self.clock.monotonic()
+        while not self.stopping.is_set():
+            self.turn()
+            now = self.clock.monotonic()
+            if not until_drained or now - looked < 0.25:  # noqa: PLR2004 - asking the broker costs a round trip
+                continue
+            looked = now
+            ready = self.assignments > 0 or now - started > NOBODY_ELSE
+            quiet = quiet if ready and self.drained() else now
+            if now - quiet > 1.0:
+                break
+        self.close()
+
+    def close(self) -> None:
+        """SIGTERM: as a revoke of everything, with the longer grace."""
+        self.stopping.set()
+        self.source.hold(list(self.owned))
+        self.source.close()
+        self.lanes.close()
+
+
+def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
+    """The error of a service that can do nothing any more: every partition it owns was stopped."""
+    if partitions and all(o.phase == STOPPED for o in partitions):
+        whys = "; ".join(sorted({f"{o.topic}[{o.partition}] {o.why}" for o in partitions}))
+        return FarandoleError(f"every partition is stopped: {whys}", hint="the facts stand in the ledger and in the log")
+    return None

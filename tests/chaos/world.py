@@ -1,0 +1,239 @@
+"""A world for one chaos run: topics of its own, a producer that tells some events twice, and a judge outside.
+
+The judge imports nothing of the runtime: it reads topics with a plain consumer and tables with plain SQL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from farandole.kafka.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+LEDGER = "farandole.ledger.v1"
+LEDGER_SCHEMA = json.loads((ROOT / "farandole/ledger/farandole.ledger.v1.avsc").read_text())
+
+
+@dataclass
+class World:
+    """Names, addresses and what was sent."""
+
+    stack: Any
+    folder: Path
+    pipeline: str  # Events, Rows or Calls
+    database: str
+    partitions: int = 6
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    good: set[int] = field(default_factory=set)
+    bad: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
+    sent: int = 0
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def group(self) -> str:
+        return f"chaos-{self.pipeline.lower()}-{self.name}"
+
+    @property
+    def input(self) -> str:
+        return f"chaos.{self.name}-number.sent.v1"
+
+    @property
+    def output(self) -> str:
+        return f"chaos.{self.name}-number.doubled.v1"
+
+    def create(self) -> None:
+        """Topics and subjects."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        admin = AdminClient({"bootstrap.servers": self.stack.bootstrap_servers})
+        there = admin.list_topics(timeout=10).topics
+        wanted = [NewTopic(t, self.partitions, 1) for t in (self.input, self.output, f"dlq.{self.group}")]
+        if LEDGER not in there:
+            wanted.append(NewTopic(LEDGER, 12, 1, config={"cleanup.policy": "compact,delete"}))
+        for future in admin.create_topics(wanted).values():
+            future.result()
+        registry = Registry(self.stack.registry_url)
+        registry.register(f"{LEDGER}-value", LEDGER_SCHEMA)
+        avro = self.folder / "avro"
+        avro.mkdir(exist_ok=True)
+        os.environ["CHAOS_WORLD"] = self.name
+        sys.modules.pop("tests.chaos.pipelines", None)
+        from tests.chaos.pipelines import SCHEMAS
+
+        for topic, schema in SCHEMAS.items():
+            (avro / f"{topic}.avsc").write_text(json.dumps(schema))
+            self.ids = {**getattr(self, "ids", {}), topic: registry.register(f"{topic}-value", schema)}
+        self.schemas = {t: fastavro.parse_schema(json.loads(json.dumps(s))) for t, s in SCHEMAS.items()}
+
+    def produce(self, count: int, *, twice: float = 0.1, bad: float = 0.0005, skip: float = 0.01, seed: int = 1) -> None:
+        """`count` distinct events with ids, some told twice at other offsets, some to be filtered, some that die."""
+        luck = random.Random(seed)
+        producer = Producer({"bootstrap.servers": self.stack.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5})
+        late: list[tuple[int, bytes]] = []
+        start = self.sent
+        for n in range(start, start + count):
+            roll = luck.random()
+            kind = "bad" if roll < bad else "skip" if roll < bad + skip else "good"
+            {"bad": self.bad, "skip": self.skipped, "good": self.good}[kind].add(n)
+            out = BytesIO()
+            out.write(b"\x00" + self.ids[self.input].to_bytes(4, "big"))
+            fastavro.schemaless_writer(out, self.schemas[self.input], {"n": n, "key": f"k{n % 997}", "kind": kind})
+            self._send(producer, n, out.getvalue())
+            if luck.random() < twice:
+                late.append((n, out.getvalue()))
+            if len(late) > 200:
+                self._send(producer, *late.pop(luck.randrange(len(late))))
+        for n, value in late:
+            self._send(producer, n, value)
+        producer.flush(60)
+        self.sent = start + count
+
+    def _send(self, producer: Producer, n: int, value: bytes) -> None:
+        headers = [("ce_id", f"{self.name}-{n}".encode()), ("ce_source", b"/chaos"), ("ce_type", self.input.encode())]
+        while True:
+            try:
+                producer.produce(self.input, value, f"k{n % 997}".encode(), headers=headers)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                return
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """One instance, as a process of its own."""
+        env = {
+            **os.environ,
+            "CHAOS_WORLD": self.name,
+            "CHAOS_RECEIVER": str(self.folder / "received"),
+            "FARANDOLE_STACK": "external",
+            "KAFKA_BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
+            "SCHEMA_REGISTRY_URL": self.stack.registry_url,
+            "FARANDOLE_DATABASE_URL": self.database,
+            "FARANDOLE_SCHEMAS": str(self.folder / "avro"),
+            **environment,
+        }
+        with (self.folder / "service.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{self.pipeline}"],
+                cwd=ROOT, env=env, stdout=log, stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Every process that was started here, by id."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def lag(self) -> int:
+        """By the broker's own count."""
+        consumer = Consumer({"bootstrap.servers": self.stack.bootstrap_servers, "group.id": self.group})
+        try:
+            partitions = [TopicPartition(self.input, p) for p in range(self.partitions)]
+            total = 0
+            for committed in consumer.committed(partitions, 10):
+                low, high = consumer.get_watermark_offsets(committed, 10)
+                total += high - (committed.offset if committed.offset >= 0 else low)
+            return total
+        finally:
+            consumer.close()
+
+    def wait_drained(self, timeout: float) -> None:
+        """Until the group's lag is 0. Raises AssertionError with the end of the log."""
+        end = time.monotonic() + timeout
+        while self.lag():
+            if time.monotonic() > end:
+                log = (self.folder / "service.log").read_text()[-3000:]
+                raise AssertionError(f"lag {self.lag()} after {timeout} s\n{log}")
+            time.sleep(0.3)
+
+    def read(self, topic: str, *, committed: bool = True) -> list[Any]:
+        """Every record of a topic, by a plain consumer."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.stack.bootstrap_servers,
+                "group.id": uuid.uuid4().hex,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+            }
+        )
+        count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(count)])
+        records, ended = [], set()
+        deadline = time.monotonic() + 60
+        while len(ended) < count and time.monotonic() < deadline:
+            for message in consumer.consume(1000, 0.5):
+                if message.error():
+                    ended.add(message.partition())
+                else:
+                    records.append(message)
+        consumer.close()
+        return records
+
+    def decode(self, topic: str, value: bytes) -> Any:
+        schema = fastavro.parse_schema(LEDGER_SCHEMA) if topic == LEDGER else self.schemas[topic]
+        return fastavro.schemaless_reader(BytesIO(value[5:]), schema, schema)
+
+    def ledger(self) -> tuple[dict[str, list[Any]], int]:
+        """The entries of this pipeline's runs by run id, and the number of filtered records."""
+        runs: dict[str, list[Any]] = {}
+        filtered: set[tuple[int, int]] = set()
+        for message in self.read(LEDGER):
+            entry = self.decode(LEDGER, message.value())
+            if entry["pipeline"] != self.group:
+                continue
+            if entry["kind"] == "run":
+                runs.setdefault(entry["id"], []).append(entry)
+            elif entry["span"]:
+                for offsets in entry["span"]["filtered"].values():
+                    filtered |= {(entry["span"]["partition"], o) for o in offsets}
+        return runs, len(filtered)
+
+
+def judge(world: World, rows: Counter[bytes], effects: Counter[int] | None = None) -> None:
+    """The laws: every id has one outcome, no output twice, order per key, one row per key, bytes of letters whole."""
+    outputs = world.read(world.output)
+    ids = Counter(dict(m.headers())["ce_id"] for m in outputs)
+    numbers = Counter(world.decode(world.output, m.value())["n"] for m in outputs)
+    assert [i for i, n in ids.items() if n > 1] == [], "an output id twice"
+    assert set(numbers) == {2 * n for n in world.good}, "lost or invented outputs"
+    assert max(numbers.values()) == 1, "an effect twice"
+    letters = world.read(f"dlq.{world.group}")
+    dead = Counter(world.decode(world.input, m.value())["n"] for m in letters)
+    assert set(dead) == world.bad and all(n == 1 for n in dead.values()), f"letters {dead} for {world.bad}"
+    runs, filtered = world.ledger()
+    states = Counter(entries[-1]["state"] for entries in runs.values())
+    assert states == Counter(done=len(world.good), dead=len(world.bad)) - Counter(), states
+    assert all(len(entries) == 1 for entries in runs.values()), "a run has two settled entries"
+    assert filtered >= len(world.skipped), (filtered, len(world.skipped))
+    assert len(world.good) + len(world.bad) + len(world.skipped) == world.sent
+    assert sum(rows.values()) == len(world.good) and max(rows.values()) == 1, "one dedup row per key"
+    by_key: dict[bytes, list[int]] = {}
+    for message in sorted(outputs, key=lambda m: (m.partition(), m.offset())):
+        by_key.setdefault(message.key(), []).append(world.decode(world.output, message.value())["n"])
+    assert all(numbers == sorted(numbers) for numbers in by_key.values()), "order of a record key"
+    if effects is not None:
+        assert effects == Counter(world.good), "effects"
