@@ -128,6 +128,41 @@ class TopicReader:
         finally:
             consumer.unassign()
 
+    def last(self, count: int, ends: Mapping[int, int] | None = None) -> Batch:
+        """The newest `count` records below `ends` (by default the last stable offsets), oldest first."""
+        starts, stop = self.starts(), ends or self.ends()
+        window = count
+        while True:
+            offsets = {p: max(starts.get(p, 0), end - window) for p, end in stop.items()}
+            found = [record for batch in self.read(offsets, until=stop) for record in batch]
+            whole = all(at <= starts.get(p, 0) for p, at in offsets.items())
+            if len(found) >= count or whole:
+                found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
+                return found[len(found) - min(count, len(found)) :]
+            window *= 4  # markers and aborted records fill offsets too
+
+    def at(self, partition: int, offset: int) -> RawRecord:
+        """One record. Raises FarandoleError where none stands at this offset, and says why."""
+        starts, ends = self.starts(), self.ends()
+        place = f"{self.topic}[{partition}]@{offset}"
+        if partition not in ends:
+            raise FarandoleError("there is no such partition", place=place, hint=f"the topic has {len(ends)}, from 0")
+        if not starts[partition] <= offset < ends[partition]:
+            gone = offset < starts[partition]
+            raise FarandoleError(
+                "the record is gone: retention has passed it" if gone else "nothing stands there yet",
+                place=place,
+                hint=f"the partition holds offsets {starts[partition]} to {ends[partition] - 1}",
+            )
+        for batch in self.read({partition: offset}, until={partition: offset + 1}):
+            for record in batch:
+                return record
+        raise FarandoleError(
+            "no event stands there: a transaction's marker, an aborted or a compacted record",
+            place=place,
+            hint="`farandole events tail` shows what stands in the topic",
+        )
+
     def close(self) -> None:
         """Let the connection go."""
         if self._consumer is not None:

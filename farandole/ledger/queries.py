@@ -15,6 +15,8 @@ from farandole.ledger.tables import fact, ledger_position, range_count, run, run
 
 Answer = dict[str, Any]
 
+_AT_ONCE = 400  # ids in one IN list: below every database's limit
+
 
 def runs(
     conn: Connection,
@@ -110,6 +112,24 @@ def facts(conn: Connection, name: str = "", limit: int = 50) -> list[Answer]:
         }
         for row in conn.execute(asked)
     ]
+
+
+def position_of(conn: Connection, topic: str, event_id: str) -> tuple[int, int] | None:
+    """Partition and offset of an event that some run took from this topic; None for one that none took."""
+    asked = select(run_event.c.partition, run_event.c.off).where(
+        run_event.c.event_id == event_id, run_event.c.topic == topic, run_event.c.off.is_not(None)
+    )
+    found = conn.execute(asked.order_by(run_event.c.partition, run_event.c.off).limit(1)).first()
+    return None if found is None else (found.partition, found.off)
+
+
+def states(conn: Connection, ids: Collection[str]) -> dict[str, tuple[int, str]]:
+    """Life and state of each of these runs that is known."""
+    wanted, found = sorted(set(ids)), {}
+    for at in range(0, len(wanted), _AT_ONCE):
+        asked = select(run.c.id, run.c.life, run.c.state).where(run.c.id.in_(wanted[at : at + _AT_ONCE]))
+        found.update({row.id: (row.life, row.state) for row in conn.execute(asked)})
+    return found
 
 
 def checked_at(conn: Connection) -> datetime | None:
