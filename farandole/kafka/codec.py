@@ -17,7 +17,7 @@ from fastavro.read import SchemaResolutionError
 
 from farandole.errors import FarandoleError, Undecodable
 from farandole.kafka.hazard import HazardError, scan_of
-from farandole.kafka.registry import ParsedSchema, Registry, UnreadableSchema
+from farandole.kafka.registry import GuidsUnsupported, ParsedSchema, Registry, UnreadableSchema
 from farandole.kafka.resolution import UnresolvableError, names_of, parse, parse_writer, plan
 from farandole.kafka.strictness import Check, ImproperError, check_of
 
@@ -93,11 +93,6 @@ class Codec:
         if event_type not in self._encoders:
             self._learn_to_write(event_type)
 
-    def ready(self, event_type: str) -> None:
-        """Look the event type's registered schema up now, not with the first record. Raises as :meth:`encode`."""
-        if event_type not in self._encoders:
-            self._learn_to_write(event_type)
-
     def _decode_headed(self, event_type: str, value: bytes, given: bytes | None) -> dict[str, Any]:
         name = given or b""
         if len(name) == _ID:
@@ -134,6 +129,8 @@ class Codec:
             if len(name) == _PREFIX:
                 return self._registry.schema(int.from_bytes(name[1:], "big"))
             return self._registry.schema_by_guid(str(uuid.UUID(bytes=name[1:])))
+        except GuidsUnsupported as e:
+            raise Undecodable("decode.unknown-schema", e.message, place=event_type) from e
         except UnreadableSchema as e:
             raise Undecodable("decode.incompatible", e.message, place=event_type) from e
 

@@ -45,6 +45,10 @@ class UnreadableSchema(FarandoleError):
     """The registry has a schema under this id that Farandole cannot read: not Avro, not valid, or with references."""
 
 
+class GuidsUnsupported(UnreadableSchema):
+    """The registry cannot look up schemas by GUID at all: Apicurio and others know ids only."""
+
+
 class SchemaRefused(FarandoleError):
     """The registry refuses to register a schema: invalid, or incompatible with what stands there."""
 
@@ -103,7 +107,10 @@ class Registry:
         return self._schemas.get(schema_id) or self._find(schema_id, f"/schemas/ids/{schema_id}")
 
     def schema_by_guid(self, guid: str) -> ParsedSchema:
-        """The schema of a GUID, as newer Confluent producers put it into the headers; else like :meth:`schema`."""
+        """The schema of a GUID, as newer Confluent producers put it into the headers; else like :meth:`schema`.
+
+        Raises GuidsUnsupported where the registry knows ids only.
+        """
         return self._schemas.get(guid) or self._find(guid, f"/schemas/guids/{guid}")
 
     def latest(self, subject: str) -> tuple[int, str]:
@@ -192,6 +199,12 @@ class Registry:
 
     def _fetch(self, name: int | str, path: str) -> ParsedSchema:
         status, answer = self._ask("GET", path)
+        if status != _OK and not isinstance(answer, dict):
+            raise GuidsUnsupported(
+                f"this registry does not find schemas by GUID ({name})",
+                place=self.url,
+                hint="let the producer put the schema id before the value",
+            )
         if status != _OK:
             raise UnknownSchema(
                 f"the registry has no schema {name}", place=self.url, hint="was it registered in another registry?"
