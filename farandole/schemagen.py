@@ -45,7 +45,7 @@ def load_schemas(folder: Path | str) -> dict[str, dict[str, Any]]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    from fastavro import parse_schema  # noqa: PLC0415 - the command line's help must not wait for it
+    from fastavro import parse_schema
 
     if not EVENT_TYPE.fullmatch(path.stem):
         raise DeclarationError(
@@ -170,7 +170,7 @@ class _Writer:
         self.imports: dict[str, set[str]] = {}
 
     def event(self, event_type: str, schema: Mapping[str, Any]) -> None:
-        from fastavro.schema import expand_schema  # noqa: PLC0415 - the command line's help must not wait for it
+        from fastavro.schema import expand_schema
 
         self.place = f"{self.folder}/{event_type}.avsc"
         key = tuple(schema.get("key", ()))
