@@ -103,7 +103,9 @@ def _notes(declaration: Declaration, plans: Sequence[StepPlan]) -> Iterator[Prob
     kind = declared_class(declaration, plans)
     yield Problem(declaration.source, f"{declaration.name}: {_CLASSES[kind]}", note=True)
     local, why = locality(declaration)
-    said = "keys are local: they are looked up" if local and kind == "events" else "keys are claimed before a run"
+    if kind != "events" and declaration.join is None:
+        local, why = False, "two runs of one key must not write at the same time"
+    said = "keys are local: they are looked up" if local else "keys are claimed before a run"
     yield Problem(declaration.source, f"{declaration.name}: {said} ({why})", note=True)
 
 

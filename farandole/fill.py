@@ -148,7 +148,11 @@ def _effects(declaration: Declaration, plans: Iterable[StepPlan]) -> Iterator[Pr
 
 def _step_plan(scene: _Scene) -> StepPlan:
     step, problems = scene.step, []
-    function = _function(scene)
+    try:
+        function = _function(scene)
+    except DeclarationError as missing:
+        refuse([*problems_of(missing), *_unresolved(step)])
+        raise
     label = getattr(function, "__step__", None)
     if label is not None and not step.use and not _same_policy(step, label):
         problems.append(
@@ -166,14 +170,23 @@ def _step_plan(scene: _Scene) -> StepPlan:
             error = _error_class(scene, catch.error, label, (answer, function))
             title = f"{scene.title} catch {catch.error}"
             catches[catch.error] = _filled(replace(scene, title=title), answer, error, problems)
-        except DeclarationError as error:
-            problems += problems_of(error)
+        except DeclarationError as unknown:
+            problems += problems_of(unknown)
     check = None
     if step.check:
         looks = replace(scene, title=f"{scene.title} check")
         check = _filled(looks, resolve(step.check, place=step.place), None, problems)
     refuse(problems)
     return replace(made, catches=catches, check=check)
+
+
+def _unresolved(step: Step) -> Iterator[Problem]:
+    """What is missing beside the step's own function."""
+    for call in (*(c.call for c in step.catch), *filter(None, [step.check])):
+        try:
+            _answer(call, step.place)
+        except DeclarationError as error:
+            yield from problems_of(error)
 
 
 def _answer(call: str, place: str) -> Callable[..., Any]:
@@ -261,7 +274,8 @@ def _source(scene: _Scene, name: str, asked: Any, error: type[BaseException] | N
         if error is not None and isinstance(member, type) and issubclass(error, member) and member is not object:
             return ("error", None)
     named = [g for g in scene.given if g.name == name and Any in (asked, g.annotation)]
-    fitting = [g for g in scene.given if asked is not None and fits(g.annotation, asked)] or named
+    typed = asked is not None and asked is not Any
+    fitting = [g for g in scene.given if typed and fits(g.annotation, asked)] or named
     if len(fitting) > 1:
         fitting = [g for g in fitting if g.name == name] or fitting
     if len(fitting) > 1:

@@ -62,7 +62,7 @@ class _Manifest(Reader):
             source=self.at(root).rpartition(":")[0],
             **more,
         )
-        refuse([*self.problems, *rules(declaration)])
+        refuse([*self.problems, *rules(declaration, steps_told="steps" in top and bool(self.problems))])
         return declaration
 
     def _subscriptions(self, node: yaml.Node | None) -> tuple[Subscription, ...]:

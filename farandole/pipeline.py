@@ -200,6 +200,7 @@ def declare(title: str, about: str, words: Mapping[str, Any], source: str) -> De
         if word not in signals and word not in WORDS:
             problems.append(_unknown(title, word, value, source))
     once, plain = words.get("once", ()), ("slots", "ordering", "on_rewind", "on_conflict", "owner")
+    told = len(problems)
     steps, emits = _steps(title, words.get("steps", ()), problems, source)
     declaration = Declaration(
         name=words.get("name") or kebab(title),
@@ -213,7 +214,7 @@ def declare(title: str, about: str, words: Mapping[str, Any], source: str) -> De
         source=source,
         **{word: words[word] for word in plain if word in words},
     )
-    refuse([*problems, *rules(declaration)])
+    refuse([*problems, *rules(declaration, steps_told=len(problems) > told)])
     return declaration
 
 

@@ -29,9 +29,12 @@ _LONGEST = 200  # a topic has 249 characters, and dlq. or retry. stands before t
 _FIELD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-def rules(declaration: Declaration) -> list[Problem]:
-    """Every rule that the declaration breaks."""
-    return [problem for rule in (_names, _start, _signals, _join, _steps) for problem in rule(declaration)]
+def rules(declaration: Declaration, *, steps_told: bool = False) -> list[Problem]:
+    """Every rule that the declaration breaks. `steps_told`: why there are none has been said already."""
+    found = [problem for rule in (_names, _start, _signals, _join, _steps) for problem in rule(declaration)]
+    if not declaration.steps and not steps_told:
+        found.append(Problem(declaration.source, f"{declaration.name} has no steps", "add steps = [a_function]"))
+    return found
 
 
 def _names(declaration: Declaration) -> Iterator[Problem]:
@@ -125,8 +128,6 @@ def _condition(where: str, place: str, title: str) -> Iterator[Problem]:
 
 
 def _steps(declaration: Declaration) -> Iterator[Problem]:
-    if not declaration.steps:
-        yield Problem(declaration.source, f"{declaration.name} has no steps", "add steps = [a_function]")
     seen: set[str] = set()
     for step in declaration.steps:
         place, title = step.place or declaration.source, f"{declaration.name}.{step.name}"
