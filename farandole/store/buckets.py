@@ -75,6 +75,7 @@ class Buckets:
                 # None: somebody died between the two statements; True: in the middle of the first
                 how = {None: "", True: "FINALIZE", False: "CONCURRENTLY"}[pending]
                 self._drop_partition(f"dedup_{bucket}", how)
+                self._there.discard(bucket)
                 gone += 1
         return gone
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Select,
     and_,
     bindparam,
@@ -92,10 +93,7 @@ class Claims:
             elif row is None:
                 again.append(claim.key)
             elif left_behind:
-                stale.append(
-                    _parameters(claim)
-                    | {"old_fence": row.fence, "old_topic": row.topic_id, "old_partition": row.partition}
-                )
+                stale.append(_compared(claim, row))
                 again.append(claim.key)
             elif row.state != "claimed" or not mine:
                 lost[claim.key] = _known(row)
@@ -127,17 +125,13 @@ class Claims:
             update(inbox_open)
             .where(
                 _of(self._pipeline, inbox_open, lane.epoch),
-                inbox_open.c.key == bindparam("claimed_key"),
+                inbox_open.c.key == bindparam("found_key"),
                 inbox_open.c.state == "claimed",
-                inbox_open.c.fence == bindparam("old_fence"),
-                inbox_open.c.topic_id == bindparam("old_topic"),
-                inbox_open.c.partition == bindparam("old_partition"),
+                inbox_open.c.fence == bindparam("found_fence"),
+                inbox_open.c.topic_id == bindparam("found_topic"),
+                inbox_open.c.partition == bindparam("found_partition"),
             )
             .values(
-                run_id=bindparam("run_id"),
-                okey=bindparam("okey"),
-                digest=bindparam("digest"),
-                off=bindparam("off"),
                 attempt=inbox_open.c.attempt + 1,
                 fence=lane.fence,
                 topic_id=lane.topic_id,
@@ -222,6 +216,12 @@ def _parameters(claim: Claim) -> dict[str, Any]:
         "digest": claim.digest,
         "off": claim.offset,
     }
+
+
+def _compared(claim: Claim, row: Row[Any]) -> dict[str, Any]:
+    found = {"key": row.key, "fence": row.fence, "topic": row.topic_id, "partition": row.partition}
+    new = {"run_id": claim.run_id, "okey": claim.okey, "digest": claim.digest, "off": claim.offset}
+    return new | {f"found_{name}": value for name, value in found.items()}
 
 
 def _known(row: Sequence[Any]) -> Known:

@@ -43,9 +43,9 @@ def _ready(conn: Connection) -> bool:
 
 
 def _upgrade(conn: Connection, place: str) -> None:
-    from alembic import command  # noqa: PLC0415 - a quarter of a second that a ready database need not wait
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))

@@ -60,9 +60,14 @@ class Outcomes:
             return
         touched = set(joins)
         for some in chunks(keys):
-            gone = self._database.among(join_member.c.key, some)
-            ended = delete(join_member).where(self._of(join_member, lane.epoch), gone)
-            touched.update(conn.scalars(ended.returning(join_member.c.join_key)))
+            asked = select(join_member.c.join_key).where(self._members(lane, some))
+            touched.update(conn.scalars(asked))
+        # the set's row first, as whoever adds a member does: the look for members left over comes after the lock
+        for some in chunks(sorted(touched)):
+            these = and_(self._of(join_set, lane.epoch), self._database.among(join_set.c.join_key, some))
+            conn.execute(select(join_set.c.join_key).where(these).order_by(join_set.c.join_key).with_for_update())
+        for some in chunks(keys):
+            conn.execute(delete(join_member).where(self._members(lane, some)))
         waits = exists().where(
             join_member.c.pipeline == join_set.c.pipeline,
             join_member.c.epoch == join_set.c.epoch,
@@ -78,6 +83,9 @@ class Outcomes:
                 join_set.c.state != "open",
             )
             conn.execute(update(join_set).where(these, own).values(state="open", run_id="", partition=-1, off=-1))
+
+    def _members(self, lane: Lane, keys: Sequence[bytes]) -> ColumnElement[bool]:
+        return and_(self._of(join_member, lane.epoch), self._database.among(join_member.c.key, keys))
 
     def _settled(self, conn: Connection, epoch: int, keys: Sequence[bytes]) -> set[bytes]:
         settled: set[bytes] = set()

@@ -6,18 +6,21 @@ members, on two partitions and in two instances, exactly one completes the set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, update
 
+from farandole.errors import DatabaseUnreachable
+from farandole.ids import run_id
 from farandole.store.claims import Claims
-from farandole.store.engine import Database
-from farandole.store.fence import hold
+from farandole.store.engine import Database, chunks
+from farandole.store.fence import LEASE, hold
 from farandole.store.rows import Known, Lane
+from farandole.store.tables import join_member, join_set, now_ms, position
 
 _ROUNDS = 5  # a set that is gone when looked at was closed just now: open it again
 _HEADERS = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
@@ -79,50 +82,195 @@ class WaitingRoom:
 
         `within` is in seconds from the first member. The same member again finds what was decided. Raises Fenced.
         """
+        key, join_key = member.key, member.join_key
         with self._database.writing() as conn:
             hold(conn, self._pipeline, lane)
-            its_set = self._lock_set(conn, lane.epoch, member.join_key, within)
-            if known := self._claims.settled(conn, lane.epoch, [member.key]).get(member.key):
-                self._drop_if_empty(conn, lane.epoch, member.join_key)
+            its_set = self._lock_set(conn, lane.epoch, join_key, within)
+            known = self._claims.known(conn, lane.epoch, [key]).get(key)
+            members = self._members(conn, lane.epoch, [join_key]).get(join_key, [])
+            there = next((one for one in members if one.key == key), None)
+            if known and (there is None or known.state != "waiting" or known.digest != member.digest):
+                self._drop_if_empty(conn, lane.epoch, join_key)
                 return Joined("known", [], known)
-            members = self._members(conn, lane.epoch, [member.join_key])[member.join_key]
-            there = next((one for one in members if one.key == member.key), None)
             if its_set.state != "open":
-                return self._meet_decided(conn, lane, member, there, its_set, members)
-            if there is None:
-                if known := self._elsewhere(conn, lane.epoch, member):
-                    self._drop_if_empty(conn, lane.epoch, member.join_key)
-                    return Joined("known", [], known)
-                self._insert(conn, lane.epoch, [member])
-                members.append(member)
-            elif there.digest != member.digest:
-                return Joined("known", [], self._elsewhere(conn, lane.epoch, member))
-            if not complete(members):
-                return Joined("waiting", members)
-            self._decide(conn, lane, member.join_key, "complete", members, member.offset)
-            return Joined("complete", members)
+                state = _met(lane, member, there, its_set)
+            else:
+                if there is None:
+                    self._insert(conn, lane.epoch, [(len(members), member)])
+                    members.append(member)
+                state = "complete" if complete(members) else "waiting"
+            if state == "complete":
+                self._decide(conn, lane, member, members)
+            return Joined(state, [] if state == "held" else members)
 
-    def _meet_decided(
-        self,
-        conn: Connection,
-        lane: Lane,
-        member: Member,
-        there: Member | None,
-        its_set: Row[Any],
-        members: list[Member],
-    ) -> Joined:
-        """A member meets a set that somebody runs, or ran when he died."""
-        if there is None:
-            return Joined("held", [])  # an event of the next set with this join key
-        completing = (there.topic_id, there.partition, there.offset) == (
-            its_set.topic_id,
-            its_set.partition,
-            its_set.off,
+    def expired(self, lane: Lane, limit: int) -> list[tuple[bytes, list[Member]]]:
+        """At most `limit` sets whose time is up by the database's clock, with their members; they are this lane's now.
+
+        A set that its taker has not settled a minute later, or whose taker lost its partition, is given out
+        again. Raises Fenced.
+        """
+        mine = and_(join_set.c.topic_id == lane.topic_id, join_set.c.partition == lane.partition)
+        late = join_set.c.due <= now_ms()
+        given_out = and_(join_set.c.state == "expired", or_(_STALE, and_(mine, late)))
+        with self._database.writing() as conn:
+            hold(conn, self._pipeline, lane)
+            asked = (
+                select(join_set.c.join_key)
+                .outerjoin_from(join_set, position, _OWNER)
+                .where(self._of(join_set, lane.epoch), or_(and_(join_set.c.state == "open", late), given_out))
+                .order_by(join_set.c.due)
+                .limit(limit)
+                .with_for_update(of=join_set, skip_locked=True)
+            )
+            join_keys = list(conn.scalars(asked))
+            if not join_keys:
+                return []
+            these = and_(self._of(join_set, lane.epoch), self._database.among(join_set.c.join_key, join_keys))
+            values = {"state": "expired", "off": -1, "due": now_ms() + LEASE} | _owned(lane)
+            conn.execute(update(join_set).where(these).values(values))
+            members = self._members(conn, lane.epoch, join_keys)
+        return [(join_key, members.get(join_key, [])) for join_key in join_keys]
+
+    def restore(self, lane: Lane, members: Sequence[Member], within: float) -> None:
+        """Put waiting members back that the ledger knows and a lost database does not. Raises Fenced."""
+        with self._database.writing() as conn:
+            hold(conn, self._pipeline, lane)
+            for some in chunks(sorted(members, key=lambda member: member.join_key)):  # sets are locked in one order
+                for join_key in sorted({member.join_key for member in some}):
+                    self._lock_set(conn, lane.epoch, join_key, within)
+                known = self._claims.known(conn, lane.epoch, [member.key for member in some])
+                missing = [(seq, member) for seq, member in enumerate(some) if member.key not in known]
+                if missing:
+                    self._insert(conn, lane.epoch, missing)
+                for join_key in {member.join_key for member in some if member.key in known}:
+                    self._drop_if_empty(conn, lane.epoch, join_key)
+
+    def waiting(self, limit: int = 100) -> list[WaitingSet]:
+        """Joins under way in all epochs, those that end first before the others."""
+        asked = select(join_set).where(join_set.c.pipeline == self._pipeline).order_by(join_set.c.due).limit(limit)
+        listing = []
+        with self._database.reading() as conn:
+            for row in conn.execute(asked).all():
+                its = and_(self._of(join_member, row.epoch), join_member.c.join_key == row.join_key)
+                asked_members = select(join_member.c.signal, join_member.c.arrived_at).where(its)
+                members = conn.execute(asked_members.order_by(join_member.c.seq)).all()
+                since = min((member.arrived_at for member in members), default=row.due)
+                listing.append(
+                    WaitingSet(
+                        row.join_key,
+                        row.state,
+                        tuple(member.signal for member in members),
+                        datetime.fromtimestamp(since / 1000, UTC),
+                        datetime.fromtimestamp(row.due / 1000, UTC),
+                        row.epoch,
+                    )
+                )
+        return listing
+
+    def _lock_set(self, conn: Connection, epoch: int, join_key: bytes, within: float) -> Row[Any]:
+        opened = self._database.fresh(join_set).values(
+            pipeline=self._pipeline, epoch=epoch, join_key=join_key, state="open", due=now_ms() + round(within * 1000)
         )
-        if not completing or its_set.state == "expired":
-            return Joined("waiting", members)
-        mine = (its_set.topic_id, its_set.partition) == (lane.topic_id, lane.partition)
-        if its_set.stale or (mine and member.offset == its_set.off):
-            self._decide(conn, lane, member.join_key, "complete", members, member.offset)
-            return Joined("complete", members)
-        return Joined("held", [])
+        locked = (
+            select(join_set, _STALE.label("stale"))
+            .outerjoin_from(join_set, position, _OWNER)
+            .where(self._of(join_set, epoch), join_set.c.join_key == join_key)
+            .with_for_update(of=join_set)
+        )
+        for _ in range(_ROUNDS):
+            conn.execute(opened)
+            if row := conn.execute(locked).one_or_none():
+                return row
+        raise DatabaseUnreachable(
+            "a join is opened and closed faster than it can be looked at",
+            place=self._database.place,
+            hint="it is tried again",
+        )
+
+    def _members(self, conn: Connection, epoch: int, join_keys: Sequence[bytes]) -> dict[bytes, list[Member]]:
+        row = join_member.c
+        asked = select(
+            row.key,
+            row.signal,
+            row.join_key,
+            row.topic,
+            row.topic_id,
+            row.partition,
+            row.off,
+            row.timestamp,
+            row.record_key,
+            row.headers,
+            row.value,
+            row.digest,
+        )
+        these = and_(self._of(join_member, epoch), self._database.among(row.join_key, join_keys))
+        found: dict[bytes, list[Member]] = {}
+        for one in conn.execute(asked.where(these).order_by(row.seq, row.arrived_at)):
+            member = Member(*one[:9], headers=_HEADERS.decode(one.headers), value=one.value, digest=one.digest)
+            found.setdefault(member.join_key, []).append(member)
+        return found
+
+    def _insert(self, conn: Connection, epoch: int, members: Sequence[tuple[int, Member]]) -> None:
+        row = self._database.fresh(join_member).values(pipeline=self._pipeline, epoch=epoch, arrived_at=now_ms())
+        conn.execute(row, [_member_row(seq, member) for seq, member in members])
+
+    def _decide(self, conn: Connection, lane: Lane, member: Member, members: list[Member]) -> None:
+        """The set is complete, and this lane runs it for the sake of `member`."""
+        run = run_id(self._pipeline, lane.epoch, [one.key for one in members])
+        this = and_(self._of(join_set, lane.epoch), join_set.c.join_key == member.join_key)
+        values = {"state": "complete", "run_id": run, "off": member.offset} | _owned(lane)
+        conn.execute(update(join_set).where(this).values(values))
+        # a copy of the member may be the one that is run: its redelivery must be known again
+        moved = update(join_member).where(self._of(join_member, lane.epoch), join_member.c.key == member.key)
+        where = {"topic": lane.topic, "topic_id": lane.topic_id, "partition": lane.partition, "off": member.offset}
+        conn.execute(moved.values(where))
+
+    def _drop_if_empty(self, conn: Connection, epoch: int, join_key: bytes) -> None:
+        waits = exists().where(self._of(join_member, epoch), join_member.c.join_key == join_key)
+        this = and_(self._of(join_set, epoch), join_set.c.join_key == join_key, join_set.c.state == "open")
+        conn.execute(delete(join_set).where(this, ~waits))
+
+    def _of(self, table: Any, epoch: int) -> ColumnElement[bool]:
+        return and_(table.c.pipeline == self._pipeline, table.c.epoch == epoch)
+
+
+_OWNER = and_(
+    position.c.pipeline == join_set.c.pipeline,
+    position.c.epoch == join_set.c.epoch,
+    position.c.topic_id == join_set.c.topic_id,
+    position.c.partition == join_set.c.partition,
+)
+_STALE = or_(position.c.fence.is_(None), position.c.fence > join_set.c.fence)
+
+
+def _met(lane: Lane, member: Member, there: Member | None, its_set: Row[Any]) -> str:
+    """What a member finds whose set somebody runs, or ran when he died."""
+    if there is None:
+        return "held"  # an event of the next set with this join key
+    runs_at = (its_set.topic_id, its_set.partition, its_set.off)
+    if its_set.state == "expired" or (there.topic_id, there.partition, there.offset) != runs_at:
+        return "waiting"
+    again = (lane.topic_id, lane.partition, member.offset) == runs_at
+    return "complete" if its_set.stale or again else "held"
+
+
+def _owned(lane: Lane) -> dict[str, Any]:
+    return {"topic_id": lane.topic_id, "partition": lane.partition, "fence": lane.fence}
+
+
+def _member_row(seq: int, member: Member) -> dict[str, Any]:
+    return {
+        "key": member.key,
+        "signal": member.signal,
+        "join_key": member.join_key,
+        "seq": seq,
+        "topic": member.topic,
+        "topic_id": member.topic_id,
+        "partition": member.partition,
+        "off": member.offset,
+        "timestamp": member.timestamp,
+        "record_key": member.record_key,
+        "headers": msgspec.msgpack.encode(member.headers),
+        "value": member.value,
+        "digest": member.digest,
+    }
