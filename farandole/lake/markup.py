@@ -6,7 +6,7 @@ file makes this process read another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -37,15 +37,18 @@ class _Table:
             row.append(None if text in nulls else text)
         self.values.append(row)
 
-    def batch(self, findings: Findings) -> tuple[str, pa.RecordBatch, int]:
+    def batch(self, findings: Findings) -> tuple[str, pa.RecordBatch, Sequence[int]]:
         """The rows gathered so far, typed; the next row follows them."""
         columns = list(zip(*self.values, strict=True)) or [()] * len(self.paths)
         texts = pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], names=list(self.paths))
-        first, self.row, self.values = self.row, self.row + len(self.values), []
-        return self.name, typed(texts, self.shape, first, findings), first
+        numbers = range(self.row, self.row + len(self.values))
+        self.row, self.values = numbers.stop, []
+        return self.name, typed(texts, self.shape, numbers, findings), numbers
 
 
-def read_markup(source: Source, handle: IO[bytes], findings: Findings) -> Iterator[tuple[str, pa.RecordBatch, int]]:
+def read_markup(
+    source: Source, handle: IO[bytes], findings: Findings
+) -> Iterator[tuple[str, pa.RecordBatch, Sequence[int]]]:
     """The rows of an XML file, table by table; memory holds one record and one batch. Raises BadRows."""
     main = _Table(source.table, source, source.namespaces)
     children = [

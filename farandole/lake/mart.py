@@ -58,7 +58,8 @@ def connect(folder: Folder, tables: Mapping[str, DeltaTable]) -> duckdb.DuckDBPy
     for name, table in tables.items():
         rows = table.to_pyarrow_dataset()
         connection.register(f"_{name}", rows)
-        connection.table(f"_{name}").select(*_visible(rows.schema)).create_view(name)
+        columns = [duckdb.ColumnExpression(c) for c in _visible(rows.schema)]
+        connection.table(f"_{name}").select(*columns).create_view(name)
     for mart in _marts(folder):
         files = [p for p in folder.fs.find(folder.path(f"mart/{mart}")) if p.endswith(".parquet") and "/." not in p]
         if files:

@@ -76,7 +76,7 @@ class DeltaMerger:
             " and ".join(clauses),
             source_alias="s",
             target_alias="t",
-            merge_schema=False,
+            merge_schema=not set(columns) <= {_q(field.name) for field in table.schema().fields},
             commit_properties=CommitProperties(max_commit_retries=0, app_transactions=mark),
             post_commithook_properties=PostCommitHookProperties(create_checkpoint=True),
         )

@@ -1,12 +1,12 @@
 """Files of any declared source, read as streams of record batches: CSV, JSON lines, change data capture.
 
-Each reader yields ``(table, batch, number of the first row)`` and holds a batch at a time. JSON is read with
+Each reader yields ``(table, batch, numbers of its rows)`` and holds a batch at a time. JSON is read with
 msgspec, whose errors name line and field; Arrow's JSON reader crashes the process on a line ``null``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
@@ -20,7 +20,7 @@ from farandole.lake.outcome import BadRows
 from farandole.lake.rows import BATCH, Findings, arrow_schema, arrow_type, typed
 from farandole.sources.metadata import Column, Source
 
-Read = Iterator[tuple[str, pa.RecordBatch, int]]
+Read = Iterator[tuple[str, pa.RecordBatch, Sequence[int]]]
 _JSON = {"int": int, "float": float, "string": str, "bool": bool, "date": date, "timestamp": datetime}
 _OPERATIONS = {"c": "u", "r": "u", "u": "u", "d": "d"}
 
@@ -43,7 +43,7 @@ def _csv(source: Source, handle: IO[bytes], findings: Findings) -> Read:
     row = 1
     try:
         for batch in _csv_batches(source, handle, as_text=False):
-            yield source.table, batch, row
+            yield source.table, batch, range(row, row + len(batch))
             row += len(batch)
     except pa.ArrowKeyError as error:
         raise BadRows(f"the header lacks a declared column: {error.args[0]}") from error
@@ -53,7 +53,7 @@ def _csv(source: Source, handle: IO[bytes], findings: Findings) -> Read:
         row = 1
         try:
             for batch in _csv_batches(source, handle, as_text=True):
-                typed(batch, source, row, findings)
+                typed(batch, source, range(row, row + len(batch)), findings)
                 row += len(batch)
         except pa.ArrowInvalid as broken:
             findings.add(0, "", f"after row {row - 1}: {broken}")
@@ -80,9 +80,9 @@ def _json_lines(source: Source, handle: IO[bytes], findings: Findings) -> Read:
     schema = arrow_schema(source)
     record = _nested({name: column.path or name for name, column in source.columns.items()}, source.columns)
     paths = [(column.path or name).split(".") for name, column in source.columns.items()]
-    for row, many in _decoded(handle, msgspec.json.Decoder(record), findings):
+    for numbers, many in _decoded(handle, msgspec.json.Decoder(record), findings):
         rows = [[_reach(one, path) for path in paths] for one in many]
-        yield source.table, _batch(rows, schema), row
+        yield source.table, _batch(rows, schema, numbers, findings), numbers
 
 
 def _debezium(source: Source, handle: IO[bytes], findings: Findings) -> Read:
@@ -103,27 +103,27 @@ def _debezium(source: Source, handle: IO[bytes], findings: Findings) -> Read:
     for name, kind in (("_op", pa.string()), ("_changed_at", pa.int64()), ("_lsn", pa.int64())):
         schema = schema.append(pa.field(name, kind))
     paths = [(column.path or name).split(".") for name, column in source.columns.items()]
-    for row, many in _decoded(handle, msgspec.json.Decoder(envelope), findings):
-        rows = []
-        for index, change in enumerate(many):
+    for numbers, many in _decoded(handle, msgspec.json.Decoder(envelope), findings):
+        rows, kept = [], []
+        for number, change in zip(numbers, many, strict=True):
             operation = _OPERATIONS.get(change.op)
             state = change.before if operation == "d" else change.after
             if operation is None or state is None:
                 why = f"{change.op!r} is none of c, r, u, d" if operation is None else "the image of the row is missing"
-                findings.add(row + index, "op", why)
-                findings.rows += 1
+                findings.add(number, "op", why)
                 continue
             at = (change.source and change.source.ts_ms) or change.ts_ms or 0
             lsn = (change.source and change.source.lsn) or 0
             rows.append([*(_reach(state, path) for path in paths), operation, at, lsn])
-        yield source.table, _batch(rows, schema), row
+            kept.append(number)
+        yield source.table, _batch(rows, schema, kept, findings), kept
 
 
-def _decoded(handle: IO[bytes], decoder: Any, findings: Findings) -> Iterator[tuple[int, list[Any]]]:
-    """Batches of decoded lines with the number of their first; a line that is wrong is a finding."""
+def _decoded(handle: IO[bytes], decoder: Any, findings: Findings) -> Iterator[tuple[list[int], list[Any]]]:
+    """Batches of decoded lines with their numbers; a line that is wrong is a finding, an empty one is nothing."""
     lines = enumerate(handle, 1)
     while some := list(islice(lines, BATCH)):
-        good = []
+        numbers, good = [], []
         for number, line in some:
             if not line.strip():
                 continue
@@ -131,8 +131,9 @@ def _decoded(handle: IO[bytes], decoder: Any, findings: Findings) -> Iterator[tu
                 good.append(decoder.decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
                 findings.add(number, "line", str(error))
-                findings.rows += 1
-        yield some[0][0], good
+            else:
+                numbers.append(number)
+        yield numbers, good
 
 
 def _nested(paths: dict[str, str], columns: dict[str, Column]) -> Any:
@@ -167,8 +168,20 @@ def _reach(record: Any, path: list[str]) -> Any:
     return record
 
 
-def _batch(rows: list[list[Any]], schema: pa.Schema) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
-    return pa.RecordBatch.from_arrays(
-        [pa.array(list(values), field.type) for field, values in zip(schema, columns, strict=True)], schema=schema
-    )
+def _batch(rows: list[list[Any]], schema: pa.Schema, numbers: Sequence[int], findings: Findings) -> pa.RecordBatch:
+    columns = []
+    for field, values in zip(schema, zip(*rows, strict=True) if rows else ((),) * len(schema), strict=True):
+        try:
+            columns.append(pa.array(values, field.type))
+        except (pa.ArrowInvalid, OverflowError):  # JSON knows larger numbers than the table does
+            fitting = [_fitting(v, field, n, findings) for v, n in zip(values, numbers, strict=True)]
+            columns.append(pa.array([one.as_py() for one in fitting], field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _fitting(value: Any, field: pa.Field, number: int, findings: Findings) -> pa.Scalar:
+    try:
+        return pa.scalar(value, field.type)
+    except (pa.ArrowInvalid, OverflowError):
+        findings.add(number, field.name, f"{value} is too large or too fine for {field.type}")
+        return pa.scalar(None, field.type)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -28,20 +28,33 @@ class Findings:
     """What was found wrong in a file so far: every row counted, the first few named."""
 
     NAMED = 3
+    ENOUGH = 100_000  # a file with that many wrong rows is not read to its end
 
     def __init__(self) -> None:
-        self.rows = 0
         self.first: list[str] = []
+        self._wrong: set[int] = set()
 
     def add(self, row: int, column: str, what: str) -> None:
-        """Note one finding. `row` counts the file's records from 1."""
+        """Note one finding. `row` counts the file's records from 1; 0 is the file as a whole."""
         if len(self.first) < self.NAMED:
             self.first.append(f"row {row}, {column}: {what}" if row else what)
+        if row:
+            self._wrong.add(row)
 
-    def verdict(self, place: str) -> None:
-        """Raises BadRows if anything was found."""
-        if self.first:
-            more = f" (and {self.rows - len(self.first)} more rows)" if self.rows > len(self.first) else ""
+    def count(self, rows: Iterable[int]) -> None:
+        """Note more rows that are wrong in a way that was named."""
+        self._wrong.update(rows)
+
+    @property
+    def rows(self) -> int:
+        """Rows that were found wrong."""
+        return len(self._wrong)
+
+    def verdict(self, place: str, *, enough: int = 0) -> None:
+        """Raises BadRows if anything was found, and more than `enough`."""
+        if self.first and self.rows >= enough:
+            unnamed = self.rows - len(self.first)
+            more = f" (and {unnamed} more rows)" if unnamed > 0 else ""
             raise BadRows("; ".join(self.first) + more, rows=max(self.rows, 1), place=place)
 
 
@@ -57,10 +70,12 @@ def arrow_schema(shape: Shape) -> pa.Schema:
     return pa.schema([(name, arrow_type(column.type)) for name, column in shape.columns.items()])
 
 
-def typed(texts: pa.RecordBatch, shape: Shape, first_row: int, findings: Findings) -> pa.RecordBatch:
-    """Rows of text as rows of the declared types; what does not convert is a finding and becomes null."""
+def typed(texts: pa.RecordBatch, shape: Shape, numbers: Sequence[int], findings: Findings) -> pa.RecordBatch:
+    """Rows of text as rows of the declared types; what does not convert is a finding and becomes null.
+
+    `numbers` are the numbers of the rows in their file, from 1.
+    """
     schema = arrow_schema(shape)
-    wrong: set[int] = set()
     columns = []
     for field in schema:
         texts_of = texts.column(texts.schema.get_field_index(field.name))
@@ -73,27 +88,21 @@ def typed(texts: pa.RecordBatch, shape: Shape, first_row: int, findings: Finding
                     values.append(pc.cast(text, field.type))
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                     values.append(pa.scalar(None, field.type))
-                    wrong.add(index)
                     word = shape.columns[field.name].type
-                    findings.add(first_row + index, field.name, f"{text.as_py()!r} is no {word}")
+                    findings.add(numbers[index], field.name, f"{text.as_py()!r} is no {word}")
             columns.append(pa.array([v.as_py() for v in values], field.type))
-    findings.rows += len(wrong)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def check(batch: pa.RecordBatch, shape: Shape, first_row: int, findings: Findings) -> None:
+def check(batch: pa.RecordBatch, shape: Shape, numbers: Sequence[int], findings: Findings) -> None:
     """Hold the rules against every row of a batch. The key is never null, whether the rules say so or not."""
-    bad: pa.Array | None = None
     for column, what, wrong in _broken(batch, shape):
-        mask = pc.fill_null(wrong, False)  # noqa: FBT003  positional in Arrow: a null breaks no rule but not_null
-        if not pc.any(mask).as_py():
+        rows = pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist()  # noqa: FBT003  positional in Arrow
+        if not rows:
             continue
-        bad = mask if bad is None else pc.or_(bad, mask)
-        row = pc.index(mask, True).as_py()
-        value = batch.column(batch.schema.get_field_index(column))[row].as_py()
-        findings.add(first_row + row, column, what if value is None else f"{value!r} {what}")
-    if bad is not None:
-        findings.rows += pc.sum(bad).as_py()
+        value = batch.column(batch.schema.get_field_index(column))[rows[0]].as_py()
+        findings.add(numbers[rows[0]], column, what if value is None else f"{value!r} {what}")
+        findings.count(numbers[row] for row in rows)
 
 
 def _broken(batch: pa.RecordBatch, shape: Shape) -> Iterator[tuple[str, str, pa.Array]]:
