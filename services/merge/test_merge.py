@@ -1,0 +1,38 @@
+"""Merge says what the staged file holds, however often it is asked, and its metadata retries a busy table only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from farandole import Attempt, Interval, Retry
+from farandole.find import find_declaration
+from farandole.lake import Lake
+from schemas.events import TableMerged, TableStaged
+from services.merge.handlers import merge
+
+HOUR = Interval(datetime(2013, 1, 1, 6, tzinfo=UTC), datetime(2013, 1, 1, 7, tzinfo=UTC))
+
+
+def staged(folder: Path) -> TableStaged:
+    pq.write_table(pa.table({"id": [1, 2], "_changed_at": [1, 1], "_lsn": [0, 0], "_op": ["u", "d"]}), folder / "s")
+    return TableStaged("orders", "crm", HOUR, str(folder / "s"), 2, "changes", ("id",))
+
+
+def test_the_same_attempt_asked_again_gives_the_same_event(tmp_path: Path) -> None:
+    event, attempt = staged(tmp_path), Attempt(key="k1", number=1, run_id="r1")
+
+    first = merge(event, Lake(str(tmp_path / "lake")), attempt)
+    again = merge(event, Lake(str(tmp_path / "lake")), attempt)
+
+    assert first == again == TableMerged("orders", HOUR, rows=1, deleted=1, version=1)
+
+
+def test_only_a_busy_table_is_tried_again() -> None:
+    (step,) = find_declaration("merge").steps
+
+    assert step.retry == Retry(8, only="TableBusy", backoff="50ms..2s")
+    assert step.effect == "idempotent"
