@@ -16,12 +16,9 @@ from farandole.clock import seconds
 from farandole.declaration import Catch, Declaration, Join, Retry, Step, Subscription
 from farandole.errors import DeclarationError
 from farandole.event import event_type_of
-from farandole.find import find_declaration, find_resources
 from farandole.problem import Problem, nearest, place, problems_of, refuse
 from farandole.rules import rules
 from farandole.signature import events_given, hints_of, place_of, reference_of
-
-__all__ = ["Pipeline", "by", "find_declaration", "find_resources", "pipeline", "resource", "step", "use", "when"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Events = type[Any] | str

@@ -31,8 +31,7 @@ def ready(name: str) -> Callable[[F], F]:
 def ready_factory(name: str, *, place: str = "") -> Callable[..., Callable[..., Any]]:
     """The factory behind a name; the library's own steps are imported if need be. Raises DeclarationError."""
     if name not in READY:
-        import farandole.steps as own
-
+        own = importlib.import_module("farandole.steps")  # heavy ones among them: only when one is used
         for module in pkgutil.iter_modules(own.__path__, "farandole.steps."):
             importlib.import_module(module.name)
     if name not in READY:

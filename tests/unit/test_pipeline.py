@@ -17,7 +17,7 @@ from farandole import Pipeline, Retry, by, pipeline, resource, step, use, when
 from farandole.declaration import Catch, Declaration, Join, Step, Subscription
 from farandole.errors import DeclarationError
 from farandole.event import EVENT_TYPES, fact
-from farandole.pipeline import find_declaration, find_resources
+from farandole.find import find_declaration, find_resources
 from farandole.problem import Mistakes, problems_of
 
 
