@@ -204,13 +204,14 @@ def running_stack(state_dir: Path) -> dict[str, str]:
 def _runs(server: dict[str, Any]) -> bool:
     if server.get("container"):
         return True
+    pid = int(server["pid"])
     try:
-        os.kill(int(server["pid"]) or 2**22 + 1, 0)
+        os.kill(pid, 0)
     except PermissionError:
         return True
     except (OSError, OverflowError):
         return False
-    return True
+    return pid > 0
 
 
 def _unreadable(error: ValidationError) -> SettingsError:

@@ -1,7 +1,8 @@
 """What every test may ask for: real servers, started by the project's own launcher.
 
 ``FARANDOLE_STACK=external`` takes the servers that KAFKA_BOOTSTRAP_SERVERS and SCHEMA_REGISTRY_URL name
-(and FARANDOLE_TEST_POSTGRES_URL, if there is one) instead of starting any.
+(and FARANDOLE_TEST_POSTGRES_URL, if there is one) instead of starting any; ``containers`` starts them in
+Docker, and skips where Docker does not answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from farandole.errors import StackError
 from farandole.stack.launcher import Stack
 from farandole.stack.process import free_ports
 
@@ -23,21 +25,25 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.external = os.environ.get("FARANDOLE_STACK") == "external"
+        self.mode = os.environ.get("FARANDOLE_STACK", "local")
         self.launcher = Stack(folder)  # for tests that stop and start single servers of this session
         self._databases = Stack(folder / "databases")  # apart, so that the launcher's settings name no database
 
     @cached_property
     def bootstrap_servers(self) -> str:
         """The broker's address."""
-        if self.external:
+        if self.mode == "containers":
+            return self._contained["kafka"]
+        if self.mode == "external":
             return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
         return self.launcher.start_kafka(port=free_ports({"client": 0})["client"]).address
 
     @cached_property
     def registry_url(self) -> str:
         """The registry's Confluent-compatible API (v7)."""
-        if self.external:
+        if self.mode == "containers":
+            return self._contained["registry"]
+        if self.mode == "external":
             return os.environ["SCHEMA_REGISTRY_URL"]
         return self.launcher.start_registry(port=free_ports({"http": 0})["http"]).address
 
@@ -47,17 +53,24 @@ class Servers:
 
         name = self.unique("test").replace("-", "_")
         parts = urlsplit(self._postgres)
-        with psycopg.connect(
-            urlunsplit(parts._replace(scheme="postgresql")).replace("postgresql+psycopg", "postgresql"), autocommit=True
-        ) as connection:
+        with psycopg.connect(urlunsplit(parts._replace(scheme="postgresql")), autocommit=True) as connection:
             connection.execute(f"create database {name}")
         return urlunsplit(parts._replace(path=f"/{name}"))
 
     @cached_property
     def _postgres(self) -> str:
-        if self.external and (url := os.environ.get("FARANDOLE_TEST_POSTGRES_URL")):
+        if self.mode == "external" and (url := os.environ.get("FARANDOLE_TEST_POSTGRES_URL")):
             return url
         return self._databases.start_postgres(port=free_ports({"sql": 0})["sql"]).address
+
+    @cached_property
+    def _contained(self) -> dict[str, str]:
+        from farandole.stack import containers
+
+        try:
+            return {server.name: server.address for server in containers.up(self.folder)}
+        except StackError as error:
+            pytest.skip(f"FARANDOLE_STACK=containers: {error.message}")
 
     def unique(self, prefix: str) -> str:
         """A name that no other test has, for topics, groups and subjects."""
@@ -73,6 +86,10 @@ class Servers:
 
     def down(self) -> None:
         """Stop what was started."""
+        if "_contained" in self.__dict__:
+            from farandole.stack import containers
+
+            containers.down(self.folder)
         self.launcher.down()
         self._databases.down()
 

@@ -7,7 +7,7 @@ from farandole.settings import Settings
 from farandole.stack.state import Server
 
 
-def check(settings: Settings) -> list[Server]:
+def check(settings: Settings, patience: float = 10) -> list[Server]:
     """The servers that the settings name, once each has answered.
 
     Raises SettingsError for one that is not named, BrokerUnreachable or RegistryUnreachable for one that is
@@ -16,7 +16,7 @@ def check(settings: Settings) -> list[Server]:
     from farandole.kafka.probe import wait_for_broker
 
     bootstrap, registry = settings.bootstrap(), settings.registry()
-    wait_for_broker(bootstrap, 10, settings.client_properties())
+    wait_for_broker(bootstrap, patience, settings.client_properties())
     ask_registry(settings)
     return [Server("kafka", bootstrap, {}), Server("registry", registry, {})]
 

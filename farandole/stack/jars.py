@@ -15,6 +15,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -53,44 +54,44 @@ class Depot:
 
     def kafka(self, progress: Progress) -> str:
         """Kafka's class path, fetched if it is not here yet."""
-        return os.pathsep.join(self._part("kafka", KAFKA, progress, _fetch_classpath))
+        return os.pathsep.join(self._part("kafka", (KAFKA, LOGGER), progress, _fetch_classpath))
 
     def registry(self, progress: Progress) -> Path:
         """The registry's ``quarkus-run.jar``, fetched and unpacked if it is not here yet."""
-        return Path(self._part("registry", REGISTRY, progress, _fetch_archive)[0])
+        return Path(self._part("registry", (REGISTRY,), progress, _fetch_archive)[0])
 
-    def _part(self, part: str, coordinate: str, progress: Progress, fetch: Fetch) -> list[str]:
-        folder = self.cache / coordinate.replace(":", "-")
+    def _part(self, part: str, coordinates: tuple[str, ...], progress: Progress, fetch: Fetch) -> list[str]:
+        folder = self.cache / coordinates[0].replace(":", "-")
         ready = folder / "ready.json"
-        if (files := _complete(ready)) is None:
+        if (files := _complete(ready, coordinates)) is None:
             with locked(self.cache / f"{part}.lock", lambda text: progress.say(part, text)):
-                if (files := _complete(ready)) is None:
+                if (files := _complete(ready, coordinates)) is None:
                     enough_disk(self.cache)
-                    progress.say(part, f"fetching {coordinate}")
-                    files = self._fetch(part, coordinate, folder, progress, fetch)
-                    ready.write_text(json.dumps(files))
+                    progress.say(part, f"fetching {coordinates[0]}")
+                    files = self._fetch(coordinates, folder, progress.download(part), fetch)
+                    ready.write_text(json.dumps({"of": coordinates, "files": files}))
         return files
 
-    def _fetch(self, part: str, coordinate: str, folder: Path, progress: Progress, fetch: Fetch) -> list[str]:
+    def _fetch(self, coordinates: tuple[str, ...], folder: Path, count: Counter, fetch: Fetch) -> list[str]:
         import requests
 
         try:
-            context = self._context(folder / "m2", part, progress)
-            return [str(path) for path in fetch(context, coordinate, folder)]
+            context = self._context(folder / "m2", count)
+            return [str(path) for path in fetch(context, coordinates, folder)]
         except requests.RequestException as error:
-            raise self._unreachable(coordinate, error) from error
+            raise self._unreachable(coordinates[0], error) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _disk_full(folder) from error
             raise
         except RuntimeError as error:  # jgo's word for "no repository has it"
-            raise self._unreachable(coordinate, error) from error
+            raise self._unreachable(coordinates[0], error) from error
 
-    def _context(self, repository: Path, part: str, progress: Progress) -> MavenContext:
+    def _context(self, repository: Path, count: Counter) -> MavenContext:
         from jgo.maven import MavenContext
 
         remote = {"mirror": self.mirror} if self.mirror else None
-        return MavenContext(_resolver(progress.download(part)), repo_cache=repository, remote_repos=remote)
+        return MavenContext(_resolver(count), repo_cache=repository, remote_repos=remote)
 
     def _unreachable(self, coordinate: str, error: Exception) -> StackError:
         source = f"the Maven repository {self.mirror}" if self.mirror else "Maven Central"
@@ -105,7 +106,9 @@ class Depot:
         )
 
 
-Fetch = Callable[["MavenContext", str, Path], list[Path]]
+Fetch = Callable[["MavenContext", tuple[str, ...], Path], list[Path]]
+Counter = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Called per file with its name and size; gives a function that is told of every chunk's bytes."""
 
 
 def enough_disk(folder: Path) -> None:
@@ -121,25 +124,25 @@ def enough_disk(folder: Path) -> None:
         )
 
 
-def _complete(ready: Path) -> list[str] | None:
+def _complete(ready: Path, coordinates: tuple[str, ...]) -> list[str] | None:
     try:
-        files: list[str] = json.loads(ready.read_text())
-    except (OSError, ValueError):
+        found = json.loads(ready.read_text())
+        files: list[str] = found["files"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return files if all(Path(file).exists() for file in files) else None
+    return files if found.get("of") == list(coordinates) and all(Path(file).exists() for file in files) else None
 
 
-def _fetch_classpath(context: MavenContext, coordinate: str, _folder: Path) -> list[Path]:
-    top = context.create_dependency(coordinate)
+def _fetch_classpath(context: MavenContext, coordinates: tuple[str, ...], _folder: Path) -> list[Path]:
+    top, *beside = map(context.create_dependency, coordinates)
     inputs, further = context.resolver.resolve([top])
-    logger = context.create_dependency(LOGGER)
-    wanted = [*inputs, *(each for each in further if each.scope in ("compile", "runtime")), logger]
+    wanted = [*inputs, *(each for each in further if each.scope in ("compile", "runtime")), *beside]
     with ThreadPoolExecutor(6, "farandole-fetch") as pool:
         return list(pool.map(lambda each: each.artifact.resolve(), wanted))
 
 
-def _fetch_archive(context: MavenContext, coordinate: str, folder: Path) -> list[Path]:
-    group, artifact, version = coordinate.split(":")
+def _fetch_archive(context: MavenContext, coordinates: tuple[str, ...], folder: Path) -> list[Path]:
+    group, artifact, version = coordinates[0].split(":")
     archive = context.project(group, artifact).at_version(version).artifact("all", "tar.gz").resolve()
     draft, home = folder / "app.new", folder / "app"
     shutil.rmtree(draft, ignore_errors=True)
@@ -155,7 +158,7 @@ def _fetch_archive(context: MavenContext, coordinate: str, folder: Path) -> list
     return [next(home.rglob("quarkus-run.jar"))]
 
 
-def _resolver(progress: Callable[..., Any]) -> Any:
+def _resolver(count: Counter) -> Any:
     """The resolver of jgo with a download of ours: one connection kept, checksums held, no half file in place."""
     import requests
     from jgo.maven import PythonResolver
@@ -172,7 +175,7 @@ def _resolver(progress: Callable[..., Any]) -> Any:
                 url = f"{repository}/{artifact.component.path_prefix.as_posix()}/{artifact.filename}"
                 for left in reversed(range(_TRIES)):
                     try:
-                        if _download(session, url, target, progress):
+                        if _download(session, url, target, count):
                             return target
                         break
                     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
@@ -183,7 +186,7 @@ def _resolver(progress: Callable[..., Any]) -> Any:
     return SessionResolver()
 
 
-def _download(session: Any, url: str, target: Path, progress: Callable[..., Any]) -> bool:
+def _download(session: Any, url: str, target: Path, counter: Counter) -> bool:
     """Fetch one file beside its place and move it there when its checksum is right; False if it is not there."""
     with session.get(url, stream=True, timeout=_TIMEOUT) as answer:
         if answer.status_code == HTTPStatus.NOT_FOUND:
@@ -191,7 +194,7 @@ def _download(session: Any, url: str, target: Path, progress: Callable[..., Any]
         answer.raise_for_status()
         sum_ = hashlib.sha1(usedforsecurity=False)  # the one checksum that every Maven repository publishes
         draft = target.with_name(f"{target.name}.part")
-        with progress(target.name, int(answer.headers.get("content-length", 0))) as count, draft.open("wb") as file:
+        with counter(target.name, int(answer.headers.get("content-length", 0))) as count, draft.open("wb") as file:
             for chunk in answer.iter_content(1 << 16):
                 file.write(chunk)
                 sum_.update(chunk)

@@ -115,10 +115,11 @@ def _format(command: tuple[str, ...], config: Path) -> None:
     argv = (*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode:
+        said = [line for line in done.stderr.splitlines() if not line.startswith(("\tat ", "SLF4J", "WARNING"))]
         raise StackError(
-            f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip()[-800:]}",
+            f"Kafka's storage could not be formatted: {' '.join(said)[-800:]}",
             place=str(config),
-            hint="is the folder writable, and is there space on the disk?",
+            hint="is a broker property wrong, the folder not writable, or the disk full?",
         )
 
 
