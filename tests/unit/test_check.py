@@ -1,7 +1,5 @@
 """`farandole check`: every mistake that can be known before running, at once."""
 
-
-
 from __future__ import annotations
 
 import json
