@@ -21,11 +21,12 @@ def open_projection(url: str) -> Database:
 
     Raises SettingsError for a URL that is none, DatabaseUnreachable.
     """
-    with _closed_on_error(Database(url, SERVICE)) as database, database.told(opening=True), database.writing() as conn:
+    with _closed_on_error(Database(url, SERVICE)) as database, database.writing() as conn:
         if not _is_current(conn):
             metadata.drop_all(conn)
             metadata.create_all(conn)
             conn.execute(insert(projection_version).values(version=VERSION))
+    database.opening = False
     return database
 
 
@@ -34,9 +35,10 @@ def read_projection(url: str) -> Database:
     with _closed_on_error(Database(url, SERVICE)) as database:
         if not database.postgresql and not Path(str(database.url.database)).exists():
             raise _missing(database)
-        with database.told(opening=True), database.reading() as conn:
+        with database.reading() as conn:
             if not _is_current(conn):
                 raise _missing(database)
+    database.opening = False
     return database
 
 
