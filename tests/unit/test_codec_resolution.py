@@ -230,6 +230,23 @@ def test_a_branch_that_has_no_place_stops_only_the_records_that_take_it():
     assert refusal(record(("a", ["null", nested])), record(("a", ["null", "int"])), {"a": ["x"]})
 
 
+def branch_two(writer: list, reader: object, payload: bytes) -> object:
+    """What a field is read as whose bytes take the second branch of the writer's union."""
+    codec = Codec(Shelf(record(("a", writer))), {"t": record(("a", reader))})
+    return codec.decode("t", b"\x00\x00\x00\x00\x01\x02" + payload)["a"]
+
+
+def test_a_number_takes_the_nearest_branch_and_not_the_first_that_would_hold_it():
+    got = branch_two(["double", "int"], ["double", "long"], b"\x0e")
+    assert (type(got), got) == (int, 7)
+
+
+def test_a_number_without_a_unit_is_not_let_in_beside_a_time():
+    with pytest.raises(Undecodable) as caught:
+        branch_two([MICROS, "int"], [MICROS], b"\x0e")
+    assert caught.value.reason == "decode.incompatible"
+
+
 def test_a_missing_field_without_default_is_named_with_its_path():
     inner = lambda *more: record(("x", "int"), *more, name="N")  # noqa: E731
     message = refusal(record(("a", inner())), record(("a", inner(("y", "int")))), {"a": {"x": 1}})
