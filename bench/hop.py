@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -66,7 +65,7 @@ class Figures:
     """What was seen of one contender; None where it gave nothing."""
 
     rate: float | None = None
-    cpu_ms: float | None = None  # its CPU time per 1,000 records
+    cpu_ms: float | None = None  # its CPU time per 1,000 records, start-up apart: says most on a busy machine
     lost: int = 0
     twice: int = 0
     transactional: bool = False
@@ -187,26 +186,24 @@ def throughput(track: Track, contender: Contender, asked: str, found: Figures) -
     answered = f"bench.hop-{track.run}-{contender.name}.answered.v1"
     answered_id = track.topic(answered, wire.ANSWERED)
     reader = track.reader(answered)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = track.start(contender, asked, answered, answered_id)
-    wanted, values, first, began = track.options.records, [], 0, 0.0
+    wanted, values, first = track.options.records, [], 0
+    began = last = busy_before = busy = 0.0
     deadline = time.monotonic() + track.options.patience
-    last = began
     while len(values) < wanted and time.monotonic() < deadline and process.poll() is None:
         got = [message.value() for message in reader.consume(5000, timeout=0.02) if not message.error()]
         if got and not values:
-            first, began = len(got), time.monotonic()
+            first, began, busy_before = len(got), time.monotonic(), cpu_seconds(process.pid)
         if got:
-            last = time.monotonic()
+            last, busy = time.monotonic(), cpu_seconds(process.pid)
             values += got
     values += [message.value() for message in reader.consume(wanted, timeout=1.0) if not message.error()]
     ended = stop(process)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     seen = Counter(wire.read_answered(value)["seq"] for value in values)
     found.lost, found.twice = wanted - len(seen), sum(seen.values()) - len(seen)
     if len(values) > first and last > began:
-        found.rate, found.cpu_ms = (len(values) - first) / (last - began), cpu * 1e6 / len(values)
+        found.rate = (len(values) - first) / (last - began)
+        found.cpu_ms = (busy - busy_before) * 1e6 / (len(values) - first)
     ends = track.admin.ends([(answered, number) for number in range(PARTITIONS)], committed=False)
     found.transactional = sum(ends.values()) > len(values)
     found.remark = ended or ("" if values else f"gave nothing in {track.options.patience:g} s")
@@ -260,6 +257,15 @@ def latency(track: Track, contender: Contender, found: Figures) -> None:
     done.set()
     thread.join()
     reader.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process until now; 0 where the system does not tell (it is Linux that does)."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def stop(process: subprocess.Popen) -> str:
@@ -326,6 +332,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=90.0, help="seconds after which a contender is ended")
     parser.add_argument("--only", default="hand,quix,faust,farandole")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     everybody = contenders()
     names = options.only.split(",")
     if {"quix", "faust"} & set(names):
@@ -346,7 +353,7 @@ def main() -> None:
         track.close()
     print(
         f"{options.records:,} records, {PARTITIONS} partitions; {options.seconds} s at {options.rate} events/s; "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}\n"
+        f"{os.cpu_count()} cores (load {load:.1f} before, {os.getloadavg()[0]:.1f} after), Python {platform.python_version()}\n"
     )
     print(table(figures, everybody))
 
