@@ -8,6 +8,7 @@ Docker, and skips where Docker does not answer.
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from functools import cached_property
 from pathlib import Path
@@ -95,12 +96,14 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory):
-    servers = Servers(tmp_path_factory.mktemp("stack") / ".farandole")
-    try:
-        yield servers
-    finally:
-        servers.down()
+def stack():
+    # not pytest's own folder: that is closed to PostgreSQL's user each time another session of pytest begins
+    with tempfile.TemporaryDirectory(prefix="farandole-test-", ignore_cleanup_errors=True) as place:
+        servers = Servers(Path(place) / ".farandole")
+        try:
+            yield servers
+        finally:
+            servers.down()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

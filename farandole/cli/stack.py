@@ -23,7 +23,11 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
     "--registry-port", type=click.IntRange(1, 65535), help="Default: the last one, else 8081, else a free one."
 )
 @click.option(
-    "--set", "properties", multiple=True, metavar="NAME=VALUE", help="A broker property; kept for later starts."
+    "--set",
+    "properties",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A broker property, kept for later starts; an empty VALUE takes it away.",
 )
 @output_option
 def up(**given: Any) -> int:

@@ -64,12 +64,12 @@ class Stack:
         """Start what does not run yet, side by side, and wait until each answers.
 
         A port of 0 means the one it had last time, else the usual one, else any free one. `properties` are
-        the broker's own and are kept for later starts. Raises StackError.
+        the broker's own and are kept for later starts; an empty value takes one away. Raises StackError.
         """
         java()
         with self._locked(), self._progress, ThreadPoolExecutor(3, "farandole-up") as pool:
-            self._may_have("kafka", "client", kafka_port)
-            self._may_have("registry", "http", registry_port)
+            self._may_have("kafka", "client", kafka_port, properties or {})
+            self._may_have("registry", "http", registry_port, {})
             work = [
                 pool.submit(self.start_kafka, port=kafka_port, properties=properties),
                 pool.submit(self.start_registry, port=registry_port),
@@ -126,12 +126,16 @@ class Stack:
         if server := self._state.get(name):
             polite = postgres.POLITE if name == "postgres" else signal.SIGTERM
             process.stop(server.pid, server.started, polite=polite, grace=grace)
-            self._state.put(replace(server, pid=0, started=0.0))
+            self._forget(name)
 
     def kill(self, name: str) -> None:
         """SIGKILL one server: what a crash looks like."""
         if server := self._state.get(name):
             process.stop(server.pid, server.started, polite=signal.SIGKILL)
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        if server := self._state.get(name):
             self._state.put(replace(server, pid=0, started=0.0))
 
     def _start(self, kind: JavaKind, wanted: Mapping[str, int], properties: Mapping[str, str] | None) -> Server:
@@ -140,10 +144,12 @@ class Stack:
             self._await(kind, known)
             return known
         enough_disk(self.folder)
-        kept = {**(known.properties if known else {}), **(properties or {})}
+        before = known.properties if known else {}
+        kept = {name: value for name, value in {**before, **(properties or {})}.items() if value}
         for left in reversed(range(_BINDS)):
             ports = self._ports(known, kind.usual, wanted)
             server = self._spawn(kind, ports, kept)
+            self._state.put(replace(server, properties=before))  # now: whoever interrupts us can still stop it
             try:
                 self._await(kind, server)
             except _PortTakenError:
@@ -151,6 +157,7 @@ class Stack:
                     raise
                 known = None
                 continue
+            self._state.put(server)  # only now: properties that it died of are not kept
             self._progress.say(kind.name, f"ready at {server.address}")
             return server
         raise AssertionError  # the last try returns or raises
@@ -160,9 +167,7 @@ class Stack:
         log = self.folder / "logs" / f"{kind.name}.log"
         self._progress.say(kind.name, "starting")
         pid, started = process.spawn(launch.argv, log, launch.env)
-        server = Server(kind.name, kind.address(ports), dict(ports), pid, started, str(log), properties=properties)
-        self._state.put(server)  # before it is ready: whoever interrupts us can still stop it
-        return server
+        return Server(kind.name, kind.address(ports), dict(ports), pid, started, str(log), properties=properties)
 
     def _await(self, kind: JavaKind, server: Server) -> None:
         clock = SystemClock()
@@ -171,7 +176,7 @@ class Stack:
             log = Path(server.log)
             if not is_running(server):
                 lines = process.last_lines(log)
-                self._state.put(replace(server, pid=0, started=0.0))
+                self._forget(kind.name)
                 error = _PortTakenError if any(word in lines for word in _TAKEN) else StackError
                 raise error(
                     f"{kind.name} died at its start; the last lines of its log:\n{lines}",
@@ -193,16 +198,17 @@ class Stack:
         before = known.ports if known else {}
         return process.free_ports({use: asked.get(use) or before.get(use) or port for use, port in usual.items()})
 
-    def _may_have(self, name: str, use: str, port: int) -> None:
-        """Refuse a port that was asked for and cannot be had, before anything is started."""
+    def _may_have(self, name: str, use: str, port: int, properties: Mapping[str, str]) -> None:
+        """Refuse what was asked for and cannot be had, before anything is started."""
         known = self._state.get(name)
-        if not port or not (known and is_running(known)):
+        if not (known and is_running(known)):
             process.free_ports({use: port} if port else {}, insist=True)
-        elif known.ports[use] != port:
+        elif port not in (0, known.ports[use]) or not properties.items() <= known.properties.items():
+            other = "other properties" if port in (0, known.ports[use]) else f"port {known.ports[use]}"
             raise StackError(
-                f"{name} runs on port {known.ports[use]} already, not on {port}",
+                f"{name} runs already, with {other}",
                 place=known.address,
-                hint="`farandole down` first, then `farandole up` with that port",
+                hint="`farandole down` first, then the same `farandole up` again",
             )
 
     def _known(self, name: str) -> Server:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +35,14 @@ pytestmark = [
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def place():
+    """A folder of our own: pytest's are closed to PostgreSQL's user each time another session of pytest begins."""
+    with tempfile.TemporaryDirectory(prefix="farandole-test-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def folder(place, monkeypatch):
     """An empty state folder; whatever runs in it afterwards is stopped, and must then be gone."""
     for name in list(os.environ):
         if name.startswith(("KAFKA_", "SCHEMA_REGISTRY_", "FARANDOLE_")) and name not in (
@@ -42,10 +50,10 @@ def folder(tmp_path, monkeypatch):
             "FARANDOLE_MAVEN_MIRROR",
         ):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("FARANDOLE_STATE", str(tmp_path / ".farandole"))
-    yield tmp_path / ".farandole"
-    Stack(tmp_path / ".farandole").down()
-    assert processes_of(tmp_path) == []
+    monkeypatch.setenv("FARANDOLE_STATE", str(place / ".farandole"))
+    yield place / ".farandole"
+    Stack(place / ".farandole").down()
+    assert processes_of(place) == []
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -190,8 +198,8 @@ def test_a_port_that_was_lost_while_down_is_replaced_and_the_data_kept(folder):
     assert "kept" in topics(after.address)
 
 
-def test_two_folders_are_two_stacks(folder, tmp_path):
-    other = Stack(tmp_path / "other")
+def test_two_folders_are_two_stacks(folder, place):
+    other = Stack(place / "other")
     try:
         with ThreadPoolExecutor(2) as pool:
             servers = [server for each in pool.map(Stack.up, [Stack(folder), other]) for server in each]
@@ -227,12 +235,13 @@ def test_a_server_that_dies_at_its_start_shows_its_log(folder):
         Stack(folder).start_kafka(properties={"metric.reporters": "not.there.Reporter"})
 
     assert "not.there.Reporter" in caught.value.message
+    assert Stack(folder).status()[0][0].properties == {}  # not kept: the next start would die of it too
     assert caught.value.place == str(folder / "logs" / "kafka.log")
     assert Path(caught.value.place).exists()
 
 
 def test_a_wrong_broker_property_is_named(folder):
-    with pytest.raises(StackError, match="Invalid value never for configuration log.retention.ms") as caught:
+    with pytest.raises(StackError, match=r"Invalid value never for configuration log\.retention\.ms") as caught:
         Stack(folder).start_kafka(properties={"log.retention.ms": "never"})
 
     assert caught.value.place == str(folder / "kafka" / "server.properties")
@@ -245,6 +254,8 @@ def test_properties_are_the_brokers_and_are_kept(folder):
     stack.start_kafka()
 
     assert "message.max.bytes=123456" in (folder / "kafka" / "server.properties").read_text()
+    with pytest.raises(StackError, match="runs already, with other properties"):
+        stack.up(properties={"message.max.bytes": "654321"})
 
 
 def test_one_server_stops_and_starts_while_the_other_goes_on(folder):
