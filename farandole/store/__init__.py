@@ -13,7 +13,7 @@ from farandole.store.checkpoints import Checkpoint, Checkpoints
 from farandole.store.engine import Database
 from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
-from farandole.store.migrate import migrate
+from farandole.store.migrate import prepare_tables
 from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
 
@@ -71,10 +71,10 @@ def open_store(url: str, pipeline: str) -> Store:
     """
     database = Database(url, pipeline)
     try:
-        with database.told(opening=True):
-            migrate(database)
-            if not database.postgresql:
-                register_host(database, pipeline)
+        prepare_tables(database)
+        if not database.postgresql:
+            register_host(database, pipeline)
+        database.opening = False
     except BaseException:
         database.close()
         raise

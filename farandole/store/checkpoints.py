@@ -53,7 +53,7 @@ class Checkpoints:
         with self._database.writing() as conn:
             hold(conn, self._pipeline, lane)
             row = self._row(lane, run_id, step, branch, state="started", attempt=attempt)
-            if conn.execute(again.values(row)).rowcount != 1:
+            if conn.scalar(again.values(row).returning(checkpoint.c.fence)) is None:
                 raise _overtaken(lane, run_id, step)
 
     def done(self, lane: Lane, run_id: str, step: str, result: bytes, branch: str = "") -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     literal_column,
     or_,
     select,
@@ -190,16 +191,16 @@ class Claims:
             select(
                 row.key,
                 literal_column("'waiting'").label("state"),
-                join_set.c.run_id,
+                func.coalesce(join_set.c.run_id, literal_column("''")).label("run_id"),
                 literal_column("0").label("life"),
                 row.digest,
                 literal_column("1 = 0").label("unpublished"),
-                join_set.c.fence,
+                func.coalesce(join_set.c.fence, literal_column("0")).label("fence"),
                 row.topic_id,
                 row.partition,
                 row.off,
             )
-            .join_from(join_member, join_set, its_set)
+            .outerjoin_from(join_member, join_set, its_set)
             .where(_of(self._pipeline, join_member, epoch), self._database.among(row.key, keys))
         )
 

@@ -41,6 +41,7 @@ class Database:
     def __init__(self, url: str, pipeline: str) -> None:
         self.url = _parsed(url.replace("{pipeline}", pipeline))
         self.place = self.url.render_as_string(hide_password=True)
+        self.opening = True  # what is wrong now is a setting; later the same is trouble that passes
         self.postgresql = self.url.get_backend_name() == "postgresql"
         self.engine = _postgresql_engine(self.url) if self.postgresql else _sqlite_engine(self.url, self.place)
         self._writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
@@ -58,7 +59,7 @@ class Database:
             yield conn
 
     @contextmanager
-    def told(self, *, opening: bool = False) -> Iterator[None]:
+    def told(self) -> Iterator[None]:
         """Turn what the driver raises about the database itself into our words; let other errors pass."""
         try:
             yield
@@ -69,7 +70,7 @@ class Database:
                 hint="a transaction hangs, or the pool is too small for this many slots",
             ) from error
         except DBAPIError as error:
-            told = _told(error, self.place, opening=opening)
+            told = _told(error, self.place, opening=self.opening)
             if told is None:
                 raise
             raise told from error
@@ -229,7 +230,7 @@ def _told(error: DBAPIError, place: str, *, opening: bool) -> FarandoleError | N
         return None
     what, hint, setting = found
     kind = SettingsError if opening and setting else DatabaseUnreachable
-    return kind(f"{what} ({str(error.orig).strip().splitlines()[-1]})", place=place, hint=hint)
+    return kind(f"{what} ({str(error.orig).strip().splitlines()[0]})", place=place, hint=hint)
 
 
 def _refused(text: str) -> tuple[str, str, bool]:

@@ -17,7 +17,7 @@ VERSION_TABLE = "farandole_store_version"
 _LOCK = 0x6661726E  # any number that is ours among the database's advisory locks
 
 
-def migrate(database: Database) -> None:
+def prepare_tables(database: Database) -> None:
     """Create or upgrade the tables; a table that somebody dropped is made again, empty.
 
     Raises SettingsError if the tables are those of a newer release.

@@ -8,13 +8,20 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+integer, number, text, raw = sa.Integer(), sa.BigInteger(), sa.Text(), sa.LargeBinary()
+
 
 def _column(name: str, kind: Any, default: str | None = None, *, null: bool = False) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=null, server_default=default)
 
 
 def upgrade() -> None:
-    integer, number, text, raw = sa.Integer(), sa.BigInteger(), sa.Text(), sa.LargeBinary()
+    _inbox()
+    _results()
+    _joins()
+
+
+def _inbox() -> None:
     op.create_table(
         "position",
         _column("pipeline", text),
@@ -65,6 +72,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pipeline", "epoch", "key", "bucket", name="dedup_pkey"),
         postgresql_partition_by="LIST (bucket)",
     )
+
+
+def _results() -> None:
     op.create_table(
         "outbox",
         _column("pipeline", text),
@@ -90,7 +100,6 @@ def upgrade() -> None:
         _column("updated_at", number, "0"),
         sa.PrimaryKeyConstraint("pipeline", "run_id", "step", "branch", name="checkpoint_pkey"),
     )
-    _joins()
     op.create_table(
         "host",
         _column("pipeline", text),
@@ -102,7 +111,6 @@ def upgrade() -> None:
 
 
 def _joins() -> None:
-    integer, number, text, raw = sa.Integer(), sa.BigInteger(), sa.Text(), sa.LargeBinary()
     op.create_table(
         "join_set",
         _column("pipeline", text),
