@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from farandole import ledger
 from farandole.clock import seconds
 from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
@@ -34,6 +35,7 @@ _OF_EVENTS = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"
 # Our own topics take the broker's time: a producer's clock that is ahead would be refused, and a record from
 # one that is far behind would be the next that retention deletes.
 _OF_LETTERS = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
+_LEDGER_UNLESS_SAID = {"partitions": 12, "retention": "400d"}
 _OF_LEDGER = {
     "cleanup.policy": "compact,delete",
     "message.timestamp.type": "LogAppendTime",
@@ -90,7 +92,8 @@ def read_desired(root: Path, declarations: Sequence[Declaration], *, cluster: st
     """
     file = YamlFile(root / "topology" / "topics.yaml")
     file.mapping(allowed=("defaults", "topics"))
-    schemas = load_schemas(root / "schemas" / "avro")
+    # every repository has the ledger, whether or not it keeps a copy of its schema
+    schemas = {**load_schemas(Path(ledger.__path__[0])), **load_schemas(root / "schemas" / "avro")}
     topics = _Topics(file, *_cluster(root, cluster))
     wanted = [topics.of_events(name) for name in schemas]
     for declaration in declarations:
@@ -175,6 +178,8 @@ class _Topics:
         own = self._file.mapping("topics", name, allowed=_TOPIC_KEYS)
         if key in own:
             return own[key], self._file.place("topics", name, key)
+        if name == LEDGER:
+            return _LEDGER_UNLESS_SAID[key], self._file.place()
         return self._file.mapping("defaults")[key], self._file.place("defaults", key)
 
 
