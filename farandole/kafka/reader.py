@@ -5,7 +5,8 @@ Reads the ledger's tail at takeover, the whole ledger for the projection, and to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -20,6 +21,12 @@ Batch = list[RawRecord]
 
 _EOF = KafkaError._PARTITION_EOF
 _GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+_MOVING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+}
 _REFUSED = {
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
@@ -50,6 +57,7 @@ class TopicReader:
         self._patience = patience
         self._clock = clock or SystemClock()
         self._admin = Admin(bootstrap, client_properties)
+        self._pause = threading.Event()
         self._consumer: Consumer | None = None
         self._described: Topic | None = None
         self._refusal: KafkaError | None = None
@@ -79,15 +87,15 @@ class TopicReader:
 
     def starts(self) -> dict[int, int]:
         """The first offset that each partition still holds."""
-        return {p: at for (_, p), at in self._admin.starts(self._all()).items()}
+        return self._settled(lambda: self._admin.starts(self._all()))
 
     def ends(self) -> dict[int, int]:
         """The last stable offset of each partition: nothing below it is undecided."""
-        return {p: at for (_, p), at in self._admin.ends(self._all(), committed=True).items()}
+        return self._settled(lambda: self._admin.ends(self._all(), committed=True))
 
     def offsets_at(self, milliseconds: int) -> dict[int, int]:
         """The first offset of each partition at or after a time (milliseconds since 1970)."""
-        return {p: at for (_, p), at in self._admin.offsets_at(self._all(), milliseconds).items()}
+        return self._settled(lambda: self._admin.offsets_at(self._all(), milliseconds))
 
     def read(
         self,
@@ -172,6 +180,20 @@ class TopicReader:
     def _all(self) -> list[tuple[str, int]]:
         return [(self.topic, p) for p in range(self.describe().partitions)]
 
+    def _settled(self, ask: Callable[[], Mapping[tuple[str, int], int]]) -> dict[int, int]:
+        """What the leaders of all partitions answer; asked again while one of them moves, which passes by itself."""
+        since = self._clock.monotonic()
+        while True:
+            try:
+                return {p: at for (_, p), at in ask().items()}
+            except FarandoleError as error:
+                cause = error.__context__
+                if not isinstance(cause, KafkaException) or cause.args[0].code() not in _MOVING:
+                    raise
+                if self._clock.monotonic() - since > self._patience:
+                    self._silent()
+                self._pause.wait(0.2)
+
     def _left(self, partition: int, goal: Mapping[int, int] | None) -> bool:
         return goal is None or self.positions[partition] < goal[partition]
 
@@ -251,7 +273,7 @@ class TopicReader:
 
     def _silent(self) -> NoReturn:
         raise BrokerUnreachable(
-            f"nothing was heard from the brokers for {self._patience:g} s",
+            f"no answer from all partitions' leaders for {self._patience:g} s",
             place=f"kafka {self._bootstrap}",
             hint="check KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `farandole up`",
         )

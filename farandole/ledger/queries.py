@@ -36,7 +36,8 @@ def runs(
     asked.append(run.c.state.in_(sorted(states)) if states else run.c.state != "joined")
     if since is not None:
         asked.append(run.c.recorded_at >= round(since.timestamp() * 1000))
-    newest = select(run).where(*asked).order_by(run.c.recorded_at.desc(), run.c.ledger_offset.desc()).limit(limit)
+    order = (run.c.recorded_at.desc(), run.c.ledger_partition, run.c.ledger_offset.desc())
+    newest = select(run).where(*asked).order_by(*order).limit(limit)
     return [_run(row) for row in conn.execute(newest)]
 
 

@@ -256,6 +256,13 @@ def test_runs_are_listed_newest_first_and_filtered(database):
     assert [r["id"] for r in ask(database, runs, since=datetime.fromtimestamp(1.001, UTC))] == ["r3", "r2"]
 
 
+def test_runs_recorded_in_the_same_moment_have_one_order(database):
+    same = [Line(p, 0, a_run(f"r{p}"), f"r{p}", 1000) for p in range(5)]
+    take(database, *reversed(same))
+
+    assert [r["id"] for r in ask(database, runs)] == ["r0", "r1", "r2", "r3", "r4"]
+
+
 def test_dropped_and_read_from_the_beginning_it_gives_the_same_answers(database, url):
     history = lines(
         a_run("r1", "dead", error={"class": "E", "message": "m", "fingerprint": "f", "stage": "run", "step": "s"}),
