@@ -18,7 +18,6 @@ import pytest
 
 from farandole.errors import StackError
 from farandole.stack.launcher import Stack
-from farandole.stack.process import free_ports
 
 
 class Servers:
@@ -27,8 +26,10 @@ class Servers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mode = os.environ.get("FARANDOLE_STACK", "local")
-        self.launcher = Stack(folder)  # for tests that stop and start single servers of this session
-        self._databases = Stack(folder / "databases")  # apart, so that the launcher's settings name no database
+        self.launcher = Stack(folder, usual_ports=False)  # for tests that stop and start single servers of this session
+        self._databases = Stack(
+            folder / "databases", usual_ports=False
+        )  # apart, so that the launcher's settings name no database
 
     @cached_property
     def bootstrap_servers(self) -> str:
@@ -37,7 +38,7 @@ class Servers:
             return self._contained["kafka"]
         if self.mode == "external":
             return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-        return self.launcher.start_kafka(port=free_ports({"client": 0})["client"]).address
+        return self.launcher.start_kafka().address
 
     @cached_property
     def registry_url(self) -> str:
@@ -46,7 +47,7 @@ class Servers:
             return self._contained["registry"]
         if self.mode == "external":
             return os.environ["SCHEMA_REGISTRY_URL"]
-        return self.launcher.start_registry(port=free_ports({"http": 0})["http"]).address
+        return self.launcher.start_registry().address
 
     def postgres_url(self) -> str:
         """A database of its own, empty, for whoever asks: an SQLAlchemy URL."""
@@ -62,7 +63,7 @@ class Servers:
     def _postgres(self) -> str:
         if self.mode == "external" and (url := os.environ.get("FARANDOLE_TEST_POSTGRES_URL")):
             return url
-        return self._databases.start_postgres(port=free_ports({"sql": 0})["sql"]).address
+        return self._databases.start_postgres().address
 
     @cached_property
     def _contained(self) -> dict[str, str]:

@@ -76,8 +76,9 @@ class Depot:
         import requests
 
         try:
-            context = self._context(folder / "m2", count)
-            return [str(path) for path in fetch(context, coordinates, folder)]
+            with requests.Session() as session:
+                context = self._context(folder / "m2", session, count)
+                return [str(path) for path in fetch(context, coordinates, folder)]
         except requests.RequestException as error:
             raise self._unreachable(coordinates[0], error) from error
         except OSError as error:
@@ -87,11 +88,11 @@ class Depot:
         except RuntimeError as error:  # jgo's word for "no repository has it"
             raise self._unreachable(coordinates[0], error) from error
 
-    def _context(self, repository: Path, count: Counter) -> MavenContext:
+    def _context(self, repository: Path, session: Any, count: Counter) -> MavenContext:
         from jgo.maven import MavenContext
 
         remote = {"mirror": self.mirror} if self.mirror else None
-        return MavenContext(_resolver(count), repo_cache=repository, remote_repos=remote)
+        return MavenContext(_resolver(session, count), repo_cache=repository, remote_repos=remote)
 
     def _unreachable(self, coordinate: str, error: Exception) -> StackError:
         source = f"the Maven repository {self.mirror}" if self.mirror else "Maven Central"
@@ -158,12 +159,11 @@ def _fetch_archive(context: MavenContext, coordinates: tuple[str, ...], folder: 
     return [next(home.rglob("quarkus-run.jar"))]
 
 
-def _resolver(count: Counter) -> Any:
+def _resolver(session: Any, count: Counter) -> Any:
     """The resolver of jgo with a download of ours: one connection kept, checksums held, no half file in place."""
     import requests
     from jgo.maven import PythonResolver
 
-    session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=_TRIES))
 

@@ -20,7 +20,7 @@ from farandole.stack.servers import KAFKA, REGISTRY, JavaKind, java
 from farandole.stack.state import Server, StateFile, locked
 
 PATIENCE = 90.0  # seconds for a server to answer; a busy machine of two cores needs up to twenty
-_TAKEN = ("Address already in use", "already in use by another process", "Failed to bind")
+_TAKEN = ("Address already in use", "in use by another process", "Failed to bind")
 _BINDS = 3  # a port that was free can be taken before the server gets there
 
 
@@ -28,11 +28,20 @@ class Stack:
     """The servers of one state folder: Kafka, the registry and, on request, PostgreSQL.
 
     Two folders are two stacks, which run side by side. Every method may be called from any process: what
-    runs is known from the state file, and a server is only ever stopped by its pid *and* start time.
+    runs is known from the state file, and a server is only ever stopped by its pid *and* start time. Without
+    `usual_ports` it leaves 9092, 8081 and 5432 to others.
     """
 
-    def __init__(self, folder: Path | str, *, depot: Depot | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        depot: Depot | None = None,
+        progress: Progress | None = None,
+        usual_ports: bool = True,
+    ) -> None:
         self.folder = Path(folder).absolute()
+        self._usual_ports = usual_ports
         self._depot = depot or Depot.of_environment()
         self._progress = progress or Progress()
         self._state = StateFile(self.folder)
@@ -141,17 +150,18 @@ class Stack:
     def _start(self, kind: JavaKind, wanted: Mapping[str, int], properties: Mapping[str, str] | None) -> Server:
         known = self._state.get(kind.name)
         if known and is_running(known):
-            self._await(kind, known)
+            self._await(kind, known, 0)
             return known
         enough_disk(self.folder)
         before = known.properties if known else {}
         kept = {name: value for name, value in {**before, **(properties or {})}.items() if value}
         for left in reversed(range(_BINDS)):
             ports = self._ports(known, kind.usual, wanted)
+            said = process.set_aside(self._log(kind.name))
             server = self._spawn(kind, ports, kept)
             self._state.put(replace(server, properties=before))  # now: whoever interrupts us can still stop it
             try:
-                self._await(kind, server)
+                self._await(kind, server, said)
             except _PortTakenError:
                 if not left or any(wanted.values()):
                     raise
@@ -164,25 +174,24 @@ class Stack:
 
     def _spawn(self, kind: JavaKind, ports: Mapping[str, int], properties: dict[str, str]) -> Server:
         launch = kind.launch(self.folder / kind.name, ports, properties, self._depot, self._progress)
-        log = self.folder / "logs" / f"{kind.name}.log"
+        log = self._log(kind.name)
         self._progress.say(kind.name, "starting")
         pid, started = process.spawn(launch.argv, log, launch.env)
         return Server(kind.name, kind.address(ports), dict(ports), pid, started, str(log), properties=properties)
 
-    def _await(self, kind: JavaKind, server: Server) -> None:
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def _await(self, kind: JavaKind, server: Server, said: int) -> None:
+        """Wait until it answers; `said` is how long its log was before it started."""
         clock = SystemClock()
         end = clock.monotonic() + PATIENCE
-        while not kind.ready(server.ports):
-            log = Path(server.log)
+        log = Path(server.log)
+        # its own ports first: an answer could be that of a neighbour who took the port a moment before it did
+        while not (process.listens(server.pid, server.ports.values()) and kind.ready(server.ports)):
             if not is_running(server):
-                lines = process.last_lines(log)
                 self._forget(kind.name)
-                error = _PortTakenError if any(word in lines for word in _TAKEN) else StackError
-                raise error(
-                    f"{kind.name} died at its start; the last lines of its log:\n{lines}",
-                    place=str(log),
-                    hint=f"its data is in {self.folder / kind.name}; `farandole doctor` checks the machine",
-                )
+                raise self._died(kind, log, said)
             if clock.monotonic() > end or self._given_up.is_set():
                 raise StackError(
                     f"{kind.name} runs (pid {server.pid}) but did not answer within {PATIENCE:g} s:\n"
@@ -192,11 +201,19 @@ class Stack:
                 )
             time.sleep(0.05)
 
+    def _died(self, kind: JavaKind, log: Path, said: int) -> StackError:
+        taken = any(word in process.last_lines(log, 300, said) for word in _TAKEN)
+        return (_PortTakenError if taken else StackError)(
+            f"{kind.name} died at its start; the last lines of its log:\n{process.last_lines(log, since=said)}",
+            place=str(log),
+            hint=f"its data is in {self.folder / kind.name}; `farandole doctor` checks the machine",
+        )
+
     def _ports(self, known: Server | None, usual: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
         asked = {use: port for use, port in wanted.items() if port}
         process.free_ports(asked, insist=True)
-        before = known.ports if known else {}
-        return process.free_ports({use: asked.get(use) or before.get(use) or port for use, port in usual.items()})
+        likes = known.ports if known else usual if self._usual_ports else {}
+        return process.free_ports({use: asked.get(use) or likes.get(use, 0) for use in usual})
 
     def _may_have(self, name: str, use: str, port: int, properties: Mapping[str, str]) -> None:
         """Refuse what was asked for and cannot be had, before anything is started."""

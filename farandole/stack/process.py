@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ OTHERWISE = "name servers of your own: FARANDOLE_STACK=external with KAFKA_BOOTS
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
+def set_aside(log: Path) -> int:
+    """Rename a log that has grown too long; the size of the log that goes on."""
+    if not log.exists():
+        return 0
+    if (size := log.stat().st_size) <= LOG_LIMIT:
+        return size
+    log.replace(log.with_suffix(".1.log"))
+    return 0
+
+
 def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> tuple[int, float]:
     """Start a process in a session of its own, its output appended to `log`: its pid and its start time.
 
@@ -26,8 +36,6 @@ def spawn(argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) 
     something else reaches a server.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_LIMIT:
-        log.replace(log.with_suffix(".1.log"))
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     pid = os.posix_spawn(
         argv[0],
@@ -93,10 +101,11 @@ def _psutil() -> Any:
     return psutil
 
 
-def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log, for a person who wants to know why a server died."""
+def last_lines(log: Path, count: int = 12, since: int = 0) -> str:
+    """The end of a log, after its first `since` bytes, for a person who wants to know why a server died."""
     try:
         with log.open(errors="replace") as lines:
+            lines.seek(since)
             return "".join(f"    {line.rstrip()[:240]}\n" for line in deque(lines, count)).rstrip()
     except OSError:
         return "    (no log)"
@@ -118,6 +127,16 @@ def is_open(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
+
+
+def listens(pid: int, ports: Iterable[int]) -> bool:
+    """Whether that process, and not a neighbour, listens on all these ports."""
+    psutil = _psutil()
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}.issuperset(ports)
 
 
 def free_ports(usual: Mapping[str, int], *, insist: bool = False) -> dict[str, int]:

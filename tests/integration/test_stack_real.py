@@ -83,7 +83,11 @@ def topics(address: str) -> set[str]:
 
 
 def register(url: str, subject: str) -> int:
-    body = {"schema": json.dumps({"type": "record", "name": "R", "fields": [{"name": subject, "type": "int"}]})}
+    body = {
+        "schema": json.dumps(
+            {"type": "record", "name": "R", "fields": [{"name": subject.replace("-", "_"), "type": "int"}]}
+        )
+    }
     answer = httpx2.post(f"{url}/subjects/{subject}/versions", json=body, trust_env=False)
     return int(answer.raise_for_status().json()["id"])
 

@@ -89,11 +89,21 @@ def test_a_server_sees_none_of_our_variables(tmp_path, monkeypatch):
 def test_a_long_log_is_set_aside_at_the_next_start(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "LOG_LIMIT", 4)
     log = tmp_path / "kafka.log"
+    log.write_text("now")
+    assert process.set_aside(log) == 3
+
     log.write_text("yesterday")
 
-    process.spawn(["/bin/true"], log)
-
+    assert process.set_aside(log) == 0
     assert (tmp_path / "kafka.1.log").read_text() == "yesterday"
+
+
+def test_a_neighbours_port_is_not_taken_for_our_own():
+    with socket.create_server((process.HOST, 0)) as owner:
+        port = owner.getsockname()[1]
+
+        assert process.listens(os.getpid(), [port])
+        assert not process.listens(os.getppid(), [port])
 
 
 def test_a_taken_port_is_left_to_its_owner():
