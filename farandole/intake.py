@@ -259,7 +259,11 @@ class Intake:
         if reading.signal is not None and reading.signal.digest != running.trigger.digest and self._conflicts(reading):
             return
         self.duplicates += 1
-        running.copies.append(reading.slot)
+        slot = self._enter(reading)
+        if running.over:
+            slot.owned.end(slot, "duplicate")
+        else:
+            running.copies.append(slot)
 
     def _conflicts(self, reading: Reading) -> bool:
         """Same key, other content: by default a dead letter, never a silent drop."""
@@ -273,7 +277,7 @@ class Intake:
 
     def _give_up(self, reading: Reading, error: BaseException, stage: str) -> None:
         slot = self._enter(reading)
-        failure = failure_of(error, stage, "", self.matcher.declaration.name, 1, self.clock.now())
+        failure = failure_of(error, stage, "", self.matcher.declaration.name, first_failed_at=self.clock.now())
         self.say("event.dead", stage=stage, reason=failure.reason or failure.class_name, at=str(reading.raw.position))
         reading.owned.add(self.books.given_up(reading.owned, [slot], reading.raw, reading.event, reading.key, failure))
 

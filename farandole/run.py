@@ -82,6 +82,7 @@ class Run:
     fence: int = 0
     decided: bool = False  # SQL has decided: publish, never ask again
     checkpointed: bool = False
+    over: bool = False  # ended and collected; it stays known until SQL was told
     known: Any = None  # found settled meanwhile: a duplicate after all
     stored: list[Any] = field(default_factory=list)
     copies: list[Any] = field(default_factory=list)  # slots of the same key that came while it was under way
@@ -299,7 +300,7 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     now = decide(error, run.attempt, plan.step, kit.luck())
     run.first_failed_at = run.first_failed_at or kit.clock.now()
     if plan.step.effect == "at_most_once" and now.kind != CAUGHT and not (now.kind == AGAIN and plan.step.retry.only):
-        run.failure = failure_of(error, "run", plan.step.name, name, run.attempt, run.first_failed_at)
+        run.failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
         _note(run, plan, started, kit, state="uncertain", error=run.failure.message)
         return _end(run, RunState.UNCERTAIN, kit)  # it may have been sent: only `only=` says which errors come before
     if now.kind in (AGAIN, WAIT):
@@ -307,12 +308,12 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         run.due = kit.clock.monotonic() + now.after
         run.attempt += now.kind == AGAIN
         return
-    failure = failure_of(error, "run", plan.step.name, name, run.attempt, run.first_failed_at)
+    failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
     if now.kind == CAUGHT:
         try:
             keep(run, plan, _call(run, plan.catches[now.catch], kit, database, error), kit)
         except BaseException as second:  # noqa: BLE001 - as above
-            failure = failure_of(second, "run", f"{plan.step.name}.catch", name, 1, run.first_failed_at)
+            failure = failure_of(second, "run", f"{plan.step.name}.catch", name, attempts=1, first_failed_at=run.first_failed_at)
         else:
             run.failure = failure
             _note(run, plan, started, kit, state="caught", error=failure.message)

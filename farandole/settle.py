@@ -130,7 +130,7 @@ class Settler:
             owned.phase, owned.why = STOPPED, f"a record that must be written is refused: {refused}"
             return False
         step = self._books.declaration.steps[-1].name
-        run.failure = failure_of(refused, "emit", step, self._books.declaration.name, run.attempt, self._clock.now())
+        run.failure = failure_of(refused, "emit", step, self._books.declaration.name, attempts=run.attempt, first_failed_at=self._clock.now())
         run.state, run.outputs, run.emitted = RunState.DEAD, [], []
         owned.ended[at] = self._books.ended(run)
         return True

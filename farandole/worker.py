@@ -95,6 +95,7 @@ class Worker:
             owned: Owned = run.home
             if owned.phase == GONE or self.owned.get(owned.key) is not owned:
                 continue  # of an older assignment: dropped, whatever it gave
+            run.over = True
             if run.known is not None:
                 self.intake.known_meanwhile(run)
             else:

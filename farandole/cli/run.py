@@ -17,7 +17,9 @@ import click
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
 @click.option("--instances", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes per service.")
 @click.option("--until-drained", is_flag=True, help="End with exit code 0 when everything that was there is settled.")
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
 def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_level: str) -> None:
     """Run pipelines as services.
 

@@ -38,7 +38,7 @@ class World:
     pipeline: str  # Events, Rows or Calls
     database: str
     partitions: int = 6
-    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    name: str = field(default_factory=lambda: "w" + uuid.uuid4().hex[:8])
     good: set[int] = field(default_factory=set)
     bad: set[int] = field(default_factory=set)
     skipped: set[int] = field(default_factory=set)
@@ -80,10 +80,14 @@ class World:
             self.ids = {**getattr(self, "ids", {}), topic: registry.register(f"{topic}-value", schema)}
         self.schemas = {t: fastavro.parse_schema(json.loads(json.dumps(s))) for t, s in SCHEMAS.items()}
 
-    def produce(self, count: int, *, twice: float = 0.1, bad: float = 0.0005, skip: float = 0.01, seed: int = 1) -> None:
+    def produce(
+        self, count: int, *, twice: float = 0.1, bad: float = 0.0005, skip: float = 0.01, seed: int = 1
+    ) -> None:
         """`count` distinct events with ids, some told twice at other offsets, some to be filtered, some that die."""
         luck = random.Random(seed)
-        producer = Producer({"bootstrap.servers": self.stack.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5})
+        producer = Producer(
+            {"bootstrap.servers": self.stack.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5}
+        )
         late: list[tuple[int, bytes]] = []
         start = self.sent
         for n in range(start, start + count):
@@ -129,7 +133,10 @@ class World:
         with (self.folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{self.pipeline}"],
-                cwd=ROOT, env=env, stdout=log, stderr=log,
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=log,
             )
         self.processes.append(process)
         return process
