@@ -35,6 +35,11 @@ BROKER = {
     "transaction.state.log.num.partitions": "8",
     "share.coordinator.state.topic.num.partitions": "8",
     "group.initial.rebalance.delay.ms": "0",
+    # one machine: who was killed is missed after six seconds, not after forty-five
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.session.timeout.ms": "3000",
+    "group.consumer.heartbeat.interval.ms": "1500",
+    "group.consumer.min.heartbeat.interval.ms": "1000",
     "num.network.threads": "2",
     "num.io.threads": "4",
     # a stack that was down for weeks must find its offsets again
