@@ -265,7 +265,7 @@ class Worker:
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
             return False
         running = [o for o in self.owned.values() if o.phase == RUNNING]
-        return all(o.next_offset >= self.source.watermarks(o.key)[1] for o in running)
+        return all(o.next_offset >= self.source.end_seen(o.key) for o in running)
 
     # ---- from start to end
 

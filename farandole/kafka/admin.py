@@ -6,7 +6,8 @@ they refuse the credentials, and :class:`FarandoleError` when they refuse the re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -57,6 +58,7 @@ _FORBIDDEN = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 _NEVER_COMMITTED = -1001
+_GLANCE = 0.05  # seconds between two looks
 _END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _START: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -166,6 +168,7 @@ class Admin:
             if problem.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
             self._raise(problem.args[0], f"create topic {name}")
+        self._shown(lambda: self.partitions([name]).get(name, 0) >= partitions, f"topic {name}")
         return True
 
     def add_partitions(self, name: str, total: int) -> None:
@@ -173,6 +176,7 @@ class Admin:
         grown = [NewPartitions(name, total)]
         asked = self._client.create_partitions(grown, operation_timeout=self._timeout, request_timeout=self._timeout)
         self._wait(asked[name], f"add partitions to topic {name}")
+        self._shown(lambda: self.partitions([name]).get(name, 0) >= total, f"the new partitions of topic {name}")
 
     def alter_configs(self, name: str, settings: Mapping[str, str]) -> None:
         """Set these settings of a topic and leave its others alone."""
@@ -184,6 +188,7 @@ class Admin:
         asked = self._client.incremental_alter_configs([resource], request_timeout=self._timeout)
         for future in asked.values():
             self._wait(future, f"alter the settings of topic {name}")
+        self._shown(lambda: settings.items() <= self.configs([name])[name].items(), f"new settings of topic {name}")
 
     def group(self, name: str) -> Group:
         """The state of a group; DEAD with no members if the cluster does not know it."""
@@ -247,6 +252,18 @@ class Admin:
             (p.topic, p.partition): self._wait(future, f"read the offsets of {p.topic}[{p.partition}]").offset
             for p, future in asked.items()
         }
+
+    def _shown(self, seen: Callable[[], bool], what: str) -> None:
+        """Wait until a broker shows what the controller has accepted: its view of the cluster may lag behind."""
+        for _ in range(max(1, int(self._timeout / _GLANCE))):
+            if seen():
+                return
+            threading.Event().wait(_GLANCE)
+        raise BrokerUnreachable(
+            f"{what} was accepted, and is not to be seen after {self._timeout:g} s",
+            place=f"kafka {self._bootstrap}",
+            hint="the broker is overloaded or cut off from its controller; the same again does no harm",
+        )
 
     def _heard(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # a consequence, never the cause

@@ -81,6 +81,7 @@ class Session:
             "statistics.interval.ms": 1000,
             "error_cb": self._on_error,
             "stats_cb": self._on_stats,
+            "log_level": 2,  # what matters comes by error_cb
         }
         self._producer: Producer | None = None
         self._counted: dict[str, int] = {}

@@ -45,6 +45,7 @@ class Source:
             "check.crcs": True,
             "allow.auto.create.topics": False,
             "error_cb": self._on_error,
+            "log_level": 2,  # what matters comes by error_cb, as one of our own lines
         }
         if protocol == "classic":
             settings["partition.assignment.strategy"] = "cooperative-sticky"
@@ -181,6 +182,11 @@ class Source:
         except KafkaException as error:
             raise BrokerUnreachable(f"offsets of {partition}: {error.args[0].str()}", hint="waiting for the broker") from error
         return low, high
+
+    def end_seen(self, partition: Key) -> int:
+        """The end as the last fetch told it, without a round trip; asked of the broker before the first fetch."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return high if high >= 0 else self.watermarks(partition)[1]
 
     def at_time(self, partition: Key, milliseconds: int, timeout: float = 10) -> int:
         """The first offset at or after a time; the end where there is none yet."""

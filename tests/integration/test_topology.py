@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ from farandole.topology.plan import SEED_MARK, make_plan
 from farandole.topology.topology import Topology
 
 SETTINGS = {"cleanup.policy": "delete", "retention.ms": "86400000", "message.timestamp.type": "CreateTime"}
+SOON = time.time_ns() // 1_000_000 - 60_000  # within retention, so that no cleaner comes between
 RECORD = {"type": "record", "name": "Happened", "fields": [{"name": "x", "type": "string", "doc": "what"}]}
 
 
@@ -58,7 +60,7 @@ def bring_about(wanted, **arguments):
 def produce(stack, name, count):
     producer = Producer({"bootstrap.servers": stack.bootstrap_servers})
     for number in range(count):
-        producer.produce(name, b"x", partition=number % 2, timestamp=1_000_000 + number)
+        producer.produce(name, b"x", partition=number % 2, timestamp=SOON + number)
     producer.flush()
 
 
@@ -109,15 +111,15 @@ def test_a_new_group_begins_where_its_declaration_says(stack, admin, registry, n
     bring_about(topology(admin, registry, topics=[topic(name)]))
     produce(stack, name, 10)
 
-    for begin in ("beginning", "now", 1_000_004):
+    for begin in ("beginning", "now", SOON + 4):
         group = WantedGroup(f"{begin}-{name}", {name: begin})
         bring_about(topology(admin, registry, topics=[topic(name)], groups=[group]))
 
-    found = {begin: admin.committed(f"{begin}-{name}") for begin in ("beginning", "now", 1_000_004)}
+    found = {begin: admin.committed(f"{begin}-{name}") for begin in ("beginning", "now", SOON + 4)}
     assert {begin: [o.offset for _, o in sorted(c.items())] for begin, c in found.items()} == {
         "beginning": [0, 0],
         "now": [5, 5],
-        1_000_004: [2, 2],
+        SOON + 4: [2, 2],
     }
     assert {o.metadata for c in found.values() for o in c.values()} == {SEED_MARK}
 
