@@ -60,7 +60,7 @@ def _on_events(kit: Kit, store: Store, books: Books) -> Work:
 def _on_database(kit: Kit, store: Store, books: Books) -> Work:
     def work(run: Run) -> None:
         run.step, run.results, run.outputs, run.emitted, run.steps = 0, [], [], [], []
-        claim = Claim(run.key, run.id, run.okey, run.trigger.digest, run.trigger.raw.offset)
+        claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset)
         with store.transaction() as conn:
             known = store.inbox.lock_claim(conn, run.home.lane, claim)
             if known is not None:

@@ -238,7 +238,7 @@ class Intake:
     def known_meanwhile(self, run: Run) -> None:
         """A run that found its key settled when it claimed it: a duplicate after all."""
         self.duplicates += 1
-        self._publish_or_skip(run.slot, run.trigger.raw, run.known.run_id, run.stored)
+        self._publish_or_skip(run.slot, run.cause.raw, run.known.run_id, run.stored)
         self.in_flight.pop(run.key, None)
 
     def _publish_or_skip(self, slot: Slot, raw: RawRecord, run: str, rows: Sequence[OutboxRow]) -> None:
@@ -256,7 +256,7 @@ class Intake:
         return any((c["topic_id"], c["partition"], c["offset"]) == here for c in causes)
 
     def _copy(self, reading: Reading, running: Run) -> None:
-        if reading.signal is not None and reading.signal.digest != running.trigger.digest and self._conflicts(reading):
+        if reading.signal is not None and reading.signal.digest != running.cause.digest and self._conflicts(reading):
             return
         self.duplicates += 1
         slot = self._enter(reading)

@@ -58,7 +58,7 @@ class Books:
 
     def of_run(self, run: Run) -> Entry:
         """The entry of a run that has ended."""
-        cause = run.trigger.event.envelope
+        cause = run.cause.event.envelope
         failure = run.failure
         return Entry(
             "run",

@@ -89,14 +89,22 @@ class Run:
     cancelled: threading.Event | None = None
 
     @property
-    def trigger(self) -> Signal:
+    def cause(self) -> Signal:
         """The signal that made it start: the last of a joined set."""
         return self.signals[-1]
+
+    def fact(self, name: str) -> Any:
+        """The author's object of a signal; of a signal that was told again while it waited, the latest."""
+        last = self.signals[-1]
+        return last.fact if last.name == name else next(s.fact for s in reversed(self.signals) if s.name == name)
 
     @property
     def interval(self) -> Interval | None:
         """The data interval of the first signal that has one."""
-        return next((i for s in self.signals if isinstance(i := getattr(s.fact, "interval", None), Interval)), None)
+        for signal in self.signals:
+            if "interval" in signal.event.value and isinstance(found := getattr(signal.fact, "interval", None), Interval):
+                return found
+        return None
 
 
 @dataclass(slots=True)
@@ -204,7 +212,7 @@ def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseExceptio
     for kind, which in plan.sources:
         match kind:
             case "signal":
-                arguments.append(next(s.fact for s in reversed(run.signals) if s.name == which))
+                arguments.append(run.fact(which))
             case "result":
                 arguments.append(run.results[which])
             case "resource":
@@ -269,7 +277,7 @@ def emit(run: Run, event: Any, kit: Kit) -> None:
     record = event.record()
     value = kit.encode(event_type, record)
     key = record_key(event, record)
-    cause = run.trigger.event.envelope
+    cause = run.cause.event.envelope
     identity = output_id(run.id, event_type, len(run.outputs))
     envelope = Envelope(
         identity,

@@ -53,7 +53,8 @@ def worker_of(declaration: Declaration, resources: Resources, settings: Settings
     properties = settings.client_properties()
     admin = Admin(settings.bootstrap(), properties)
     topics = _topics(admin, declaration)
-    codec = Codec(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info), schemas())
+    registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
+    codec = Codec(registry, schemas(), trusted=[LEDGER_TOPIC])
     for event_type in (*declaration.emits, LEDGER_TOPIC):
         codec.ready(event_type)
     store = open_store(settings.database_url, declaration.name)

@@ -142,7 +142,9 @@ class Session:
         for index, record in enumerate(records):
             self._produce(producer, index, record, ledger)
         point("txn.outputs_produced")
-        producer.poll(0)
+        # the partitions are in the transaction before its offsets are: asked side by side, the second would be
+        # answered "concurrent transactions" and retried, and a retry makes the session unfit for another use
+        producer.flush(COMMIT_TIMEOUT)
         point("txn.ledger_produced")
         producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
         point("txn.offsets_sent")

@@ -25,6 +25,19 @@ from sqlalchemy.sql.expression import FunctionElement
 
 DAY = 86_400_000  # milliseconds
 
+
+class Bytes(LargeBinary):
+    """Bytes as they are: both drivers take and give them, and wrapping each one costs a tenth of a batch."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
+        """None: nothing to do."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> None:  # noqa: ARG002 - as above
+        """None: nothing to do."""
+
+
 metadata = MetaData()
 
 
@@ -37,7 +50,7 @@ def _text(name: str, default: str | None = None) -> Column[str]:
 
 
 def _bytes(name: str, *, null: bool = False) -> Column[bytes]:
-    return Column(name, LargeBinary, nullable=null)
+    return Column(name, Bytes, nullable=null)
 
 
 def _table(name: str, columns: list[Column[Any]], key: tuple[str, ...], *indexes: Index, **options: Any) -> Table:
