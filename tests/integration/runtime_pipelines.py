@@ -1,0 +1,355 @@
+"""The pipelines that the runtime is tried with. Each test loads a copy of its own, with topics of its own.
+
+What steps do is told in `done`, for tests that run in this process, and in the file RUNTIME_FILE names, one
+line for each call, for those that do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from farandole import Attempt, Database, Pipeline, Retry, by, resource, step, when
+from farandole.event import fact
+
+WORLD = os.environ.get("RUNTIME_WORLD", "none")
+FILE = os.environ.get("RUNTIME_FILE", "")
+HOLD = os.environ.get("RUNTIME_HOLD", "")
+SINCE = os.environ.get("RUNTIME_SINCE", "beginning")
+SENT, DOUBLED, REFUSED, LEFT, RIGHT, PAIRED = (
+    f"runtime.{WORLD}-{name}.v1"
+    for name in ("number.sent", "number.doubled", "number.refused", "left.sent", "right.sent", "pair.met")
+)
+
+done: list[tuple[Any, ...]] = []
+"""What steps did, in order."""
+gate = threading.Event()
+"""Steps of Slow wait for it (in a process of their own: for the file RUNTIME_HOLD to go)."""
+gate.set()
+
+
+def note(*what: Any) -> None:
+    done.append(what)
+    if FILE:
+        with Path(FILE).open("ab") as file:
+            file.write((" ".join(map(str, what)) + "\n").encode())
+
+
+class _Record:
+    """What generated event classes offer."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, record: Any) -> Any:
+        return cls(**{f.name: record[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+
+    def record(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+
+@fact(SENT, key=("key",))
+@dataclass(frozen=True, slots=True)
+class NumberSent(_Record):
+    """A number was sent; `amount` is a number, mostly."""
+
+    n: int
+    key: str
+    kind: str
+    amount: Any
+
+
+@fact(DOUBLED, key=("key",))
+@dataclass(frozen=True, slots=True)
+class NumberDoubled(_Record):
+    """A number was doubled."""
+
+    n: int
+    key: str
+
+
+@fact(REFUSED, key=("key",))
+@dataclass(frozen=True, slots=True)
+class NumberRefused(_Record):
+    """A number was refused for a reason that is business."""
+
+    n: int
+    key: str
+    why: str
+
+
+@fact(LEFT, key=("pair",))
+@dataclass(frozen=True, slots=True)
+class LeftSent(_Record):
+    """One half of a pair."""
+
+    pair: str
+    n: int
+
+
+@fact(RIGHT, key=("pair",))
+@dataclass(frozen=True, slots=True)
+class RightSent(_Record):
+    """The other half of a pair."""
+
+    pair: str
+    n: int
+
+
+@fact(PAIRED, key=("pair",))
+@dataclass(frozen=True, slots=True)
+class PairMet(_Record):
+    """Both halves are here."""
+
+    pair: str
+    n: int
+
+
+def _schema(name: str, **types: Any) -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": [{"name": n, "type": t} for n, t in types.items()]}
+
+
+SCHEMAS = {
+    SENT: _schema("NumberSent", n="long", key="string", kind="string", amount=["null", "long", "string"]),
+    DOUBLED: _schema("NumberDoubled", n="long", key="string"),
+    REFUSED: _schema("NumberRefused", n="long", key="string", why="string"),
+    LEFT: _schema("LeftSent", pair="string", n="long"),
+    RIGHT: _schema("RightSent", pair="string", n="long"),
+    PAIRED: _schema("PairMet", pair="string", n="long"),
+}
+
+# ---- steps
+
+QUICK = Retry(3, backoff="1ms..5ms")
+
+
+class BadNumber(Exception):
+    """A number that business refuses."""
+
+
+@step(retry=QUICK)
+def double(number: NumberSent) -> NumberDoubled:
+    note("double", number.n)
+    if number.kind == "bad":
+        raise ValueError(f"number {number.n} is bad")
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(retry=QUICK)
+def double_slowly(number: NumberSent) -> NumberDoubled:
+    note("begun", number.n)
+    while not gate.wait(0.01) or (HOLD and Path(HOLD).exists()):
+        time.sleep(0.01)
+    note("ended", number.n)
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(retry=QUICK)
+def insert(number: NumberSent, database: Database) -> NumberDoubled:
+    database.execute("INSERT INTO effect (n) VALUES (:n)", {"n": number.n})
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(retry=Retry(3, backoff="1ms..5ms"))
+def third_time_lucky(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    note("attempt", number.n, attempt.number, attempt.key)
+    if attempt.number < 3:
+        raise OSError(f"not yet, says attempt {attempt.number}")
+    return NumberDoubled(number.n * 2, number.key)
+
+
+def refuse(number: NumberSent, error: BadNumber) -> NumberRefused:
+    return NumberRefused(number.n, number.key, str(error))
+
+
+@step(catch={BadNumber: refuse})
+def double_good_ones(number: NumberSent) -> NumberDoubled:
+    note("double", number.n)
+    if number.kind == "bad":
+        raise BadNumber(f"{number.n} is no good number")
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the first of several steps gives to the next."""
+
+    n: int
+    weight: int
+
+
+def weigh(number: NumberSent) -> Weighed:
+    note("weigh", number.n)
+    return Weighed(number.n, number.n * 10)
+
+
+@step(timeout="5s")
+async def lift(weighed: Weighed, number: NumberSent) -> NumberDoubled:
+    note("lift", number.n)
+    await asyncio.sleep(0)
+    return NumberDoubled(weighed.weight, number.key)
+
+
+@step(timeout="150ms", retry=Retry(2, backoff="1ms..2ms"))
+async def never_answers(number: NumberSent) -> NumberDoubled:
+    note("asked", number.n)
+    await asyncio.sleep(600)
+    return NumberDoubled(number.n, number.key)
+
+
+@step(timeout="150ms", retry=Retry(2, backoff="1ms..2ms"))
+def never_returns(number: NumberSent) -> NumberDoubled:
+    note("asked", number.n)
+    time.sleep(600)
+    return NumberDoubled(number.n, number.key)
+
+
+def pair(left: LeftSent, right: RightSent) -> PairMet:
+    note("pair", left.pair)
+    return PairMet(left.pair, left.n + right.n)
+
+
+class Outside:
+    """Something outside that is written to."""
+
+
+@resource
+def outside() -> Outside:
+    return Outside()
+
+
+def write_outside(number: NumberSent, outside: Outside) -> NumberDoubled:
+    return NumberDoubled(number.n, number.key)
+
+
+# ---- pipelines
+
+
+def _named(name: str) -> str:
+    return f"runtime-{name}-{WORLD}"
+
+
+class Double(Pipeline):
+    """Event to event."""
+
+    name = _named("double")
+    number = when(NumberSent, where="kind != 'skip'")
+    steps = [double]
+    since = SINCE
+
+
+class Again(Pipeline):
+    """As Double, and a rewind means nothing to it."""
+
+    name = _named("again")
+    number = when(NumberSent, where="kind != 'skip'")
+    steps = [double]
+    since = "beginning"
+    on_rewind = "ignore"
+
+
+class Slow(Pipeline):
+    """Event to event, with a step that takes as long as the test wants."""
+
+    name = _named("slow")
+    number = when(NumberSent)
+    steps = [double_slowly]
+    slots = 2
+    since = "beginning"
+
+
+class Rows(Pipeline):
+    """An effect in our own database."""
+
+    name = _named("rows")
+    number = when(NumberSent)
+    steps = [insert]
+    since = "beginning"
+
+
+class Patient(Pipeline):
+    """A step that succeeds at its third attempt."""
+
+    name = _named("patient")
+    number = when(NumberSent)
+    steps = [third_time_lucky]
+    since = "beginning"
+
+
+class Catching(Pipeline):
+    """An expected error becomes a business event."""
+
+    name = _named("catching")
+    number = when(NumberSent)
+    steps = [double_good_ones]
+    since = "beginning"
+
+
+class Weighing(Pipeline):
+    """Two steps: the first one's result is kept."""
+
+    name = _named("weighing")
+    number = when(NumberSent)
+    steps = [weigh, lift]
+    since = "beginning"
+
+
+class Silent(Pipeline):
+    """An async step that never answers."""
+
+    name = _named("silent")
+    number = when(NumberSent)
+    steps = [never_answers]
+    since = "beginning"
+
+
+class Hanging(Pipeline):
+    """A step that never returns."""
+
+    name = _named("hanging")
+    number = when(NumberSent)
+    steps = [never_returns]
+    since = "beginning"
+
+
+class Large(Pipeline):
+    """A criterion that a text cannot meet and cannot miss."""
+
+    name = _named("large")
+    number = when(NumberSent, where="amount > 5")
+    steps = [double]
+    since = "beginning"
+
+
+class Pairs(Pipeline):
+    """Two signals make one run."""
+
+    name = _named("pairs")
+    left = when(LeftSent)
+    right = when(RightSent)
+    join = by("pair", within=os.environ.get("RUNTIME_WITHIN", "1h"))
+    steps = [pair]
+    since = "beginning"
+
+
+def undeclared() -> Callable[..., Any]:
+    """A pipeline that writes outside and does not say what a second try would do there."""
+
+    class Undeclared(Pipeline):
+        """Writes outside."""
+
+        name = _named("undeclared")
+        number = when(NumberSent)
+        steps = [write_outside]
+        since = "beginning"
+
+    return Undeclared
+
+
+Undeclared = undeclared()
