@@ -61,7 +61,8 @@ def connect(folder: Folder, tables: Mapping[str, DeltaTable]) -> duckdb.DuckDBPy
         columns = [duckdb.ColumnExpression(c) for c in _visible(rows.schema)]
         connection.table(f"_{name}").select(*columns).create_view(name)
     for mart in _marts(folder):
-        files = [p for p in folder.fs.find(folder.path(f"mart/{mart}")) if p.endswith(".parquet") and "/." not in p]
+        home = folder.path(f"mart/{mart}")
+        files = [p for p in folder.fs.find(home) if p.endswith(".parquet") and "/." not in p[len(home) :]]
         if files:
             connection.register(f"_mart_{mart}", pads.dataset(sorted(files), filesystem=folder.fs, format="parquet"))
             connection.table(f"_mart_{mart}").create_view(mart)
