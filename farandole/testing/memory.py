@@ -1,0 +1,189 @@
+"""The store's place on a stage: dicts, one owner, and the same answers as `farandole/store` gives.
+
+Pipelines that write to our own database are not played on it: they get a real SQLite file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from farandole.store.checkpoints import Checkpoint
+from farandole.store.rows import FINAL, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.waiting import Joined, Member
+
+Place = tuple[str, int, int]
+"""Topic id, partition, offset."""
+
+
+class MemoryStore:
+    """What a pipeline remembers. It outlives the worker, so that a stage can start one again."""
+
+    def __init__(self) -> None:
+        self.inbox = MemoryInbox()
+        self.checkpoints = self.inbox.checkpoints
+        self.waiting = self.inbox.waiting
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Nothing to commit."""
+        yield None
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class MemoryInbox:
+    """Settled and open keys, positions, and the outbox."""
+
+    def __init__(self) -> None:
+        self.checkpoints = MemoryCheckpoints()
+        self.waiting = MemoryWaiting(self)
+        self._rows: dict[bytes, Known] = {}
+        self._positions: dict[tuple[str, int], Taken] = {}
+        self._outbox: dict[str, list[OutboxRow]] = {}
+
+    def take_over(self, _topic: str, topic_id: str, partition: int, owner: str, _epoch: int = 0) -> Taken:
+        """The next fence."""
+        was = self._positions.get((topic_id, partition), Taken(None, 0, 0, None))
+        now = Taken(was.next_offset, was.ledger_offset, was.fence + 1, owner)
+        self._positions[(topic_id, partition)] = now
+        return Taken(now.next_offset, now.ledger_offset, now.fence, was.previous_owner)
+
+    def release(self, _lanes: Sequence[Lane]) -> None:
+        """Nobody waits for it."""
+
+    def known(self, _epoch: int, keys: Sequence[bytes]) -> dict[bytes, Known]:
+        """What is known of these keys, those that wait in a join among them."""
+        waiting = self.waiting.known
+        found = {key: row for key in keys if (row := self._rows.get(key) or waiting.get(key)) is not None}
+        for key, row in found.items():
+            if row.unpublished and row.run_id not in self._outbox:
+                found[key] = replace(row, unpublished=False)
+        return found
+
+    def claim(self, lane: Lane, claims: Sequence[Claim]) -> dict[bytes, Known]:
+        """The keys that were not won."""
+        lost = {}
+        for claim in claims:
+            there = self._rows.get(claim.key)
+            here = (lane.topic_id, lane.partition, claim.offset)
+            left = there is not None and there.state == "claimed" and there.fence < lane.fence
+            if there is None or left or (there.topic_id, there.partition, there.offset) == here:
+                self._rows[claim.key] = _known(claim.key, "claimed", claim.run_id, claim.digest, lane.fence, here)
+            else:
+                lost[claim.key] = there
+        return lost
+
+    def record_decision(self, _conn: None, lane: Lane, outcomes: Sequence[Outcome], rows: Sequence[OutboxRow]) -> None:
+        """What is decided before it is published."""
+        for row in rows:
+            self._outbox.setdefault(row.run_id, []).append(row)
+        self._write(lane, outcomes)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Lane]:
+        """What became of a batch."""
+        for one in settlements:
+            at = (one.lane.topic_id, one.lane.partition)
+            self._positions[at] = Taken(one.next_offset, one.ledger_offset, one.lane.fence, None)
+            self._write(one.lane, one.outcomes)
+            for run in one.published:
+                self._outbox.pop(run, None)
+            for run in one.finished:
+                self.checkpoints.kept.pop(run, None)
+            self.waiting.close([o.key for o in one.outcomes], one.closed_joins)
+        return []
+
+    def _write(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
+        for o in outcomes:
+            there = self._rows.get(o.key)
+            if there is None or there.state not in FINAL:
+                at = (lane.fence, lane.topic_id, lane.partition, o.offset)
+                self._rows[o.key] = Known(o.key, o.state, o.run_id, o.life, o.digest, o.run_id in self._outbox, *at)
+
+    def unpublished(self, runs: Sequence[str]) -> dict[str, list[OutboxRow]]:
+        """What is decided and not published."""
+        return {run: self._outbox[run] for run in runs if run in self._outbox}
+
+    def touch_ledger_offset(self, _lanes: Sequence[Lane], _offset: int) -> None:
+        """A stage's ledger is short."""
+
+
+def _known(key: bytes, state: str, run: str, digest: bytes, fence: int, at: Place) -> Known:
+    return Known(
+        key, state, run, 0, digest, unpublished=False, fence=fence, topic_id=at[0], partition=at[1], offset=at[2]
+    )
+
+
+class MemoryCheckpoints:
+    """What steps gave."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Checkpoint]] = {}
+
+    def load(self, runs: Sequence[str]) -> dict[str, list[Checkpoint]]:
+        """By run."""
+        return {run: list(self.kept[run].values()) for run in runs if run in self.kept}
+
+    def started(self, lane: Lane, run: str, step: str, attempt: int) -> None:
+        """An effect may happen from now on."""
+        self.kept.setdefault(run, {})[step] = Checkpoint(step, "", "started", None, lane.fence, attempt)
+
+    def done(self, lane: Lane, run: str, step: str, result: bytes) -> None:
+        """An effect has happened, and this is its result."""
+        self.keep(lane, run, step, result)
+
+    def keep(self, lane: Lane, run: str, step: str, result: bytes) -> None:
+        """The result of a step."""
+        self.kept.setdefault(run, {})[step] = Checkpoint(step, "", "done", result, lane.fence, 1)
+
+
+class MemoryWaiting:
+    """Open joins."""
+
+    def __init__(self, inbox: MemoryInbox) -> None:
+        self._inbox = inbox
+        self._sets: dict[bytes, dict[bytes, Member]] = {}
+        self._run_by: dict[bytes, tuple[Place, int]] = {}
+        self.known: dict[bytes, Known] = {}
+
+    def add(self, lane: Lane, member: Member, complete: Callable[[list[Member]], bool], _within: float) -> Joined:
+        """A member comes to its set; a set that is whole is run for its sake."""
+        members = self._sets.setdefault(member.join_key, {})
+        there = members.get(member.key)
+        known = self._inbox.known(0, [member.key]).get(member.key)
+        if known is not None and there is None:
+            return Joined("known", [], known)
+        here = (lane.topic_id, lane.partition, member.offset)
+        if member.join_key in self._run_by:
+            state = self._met(there, here, lane.fence, *self._run_by[member.join_key])
+        else:
+            if there is None:
+                members[member.key] = member
+                self.known[member.key] = _known(member.key, "waiting", "", member.digest, lane.fence, here)
+            state = "complete" if complete(list(members.values())) else "waiting"
+        if state == "complete":
+            members[member.key] = member
+            self._run_by[member.join_key] = (here, lane.fence)
+        return Joined(state, list(members.values()))
+
+    def _met(self, there: Member | None, here: Place, fence: int, runs_at: Place, its_fence: int) -> str:
+        """What a member finds whose set is under way, or was when its worker died."""
+        if there is None:
+            return "held"  # an event of the next set with this join key
+        if (there.topic_id, there.partition, there.offset) != runs_at:
+            return "waiting"
+        return "complete" if here == runs_at or fence > its_fence else "held"
+
+    def restore(self, _lane: Lane, _members: Sequence[Member], _within: float) -> None:
+        """Nothing was lost."""
+
+    def close(self, keys: Sequence[bytes], joins: Sequence[bytes]) -> None:
+        """Members with an outcome go; a set with some left over is open again."""
+        gone = {key for key in keys if self.known.pop(key, None) is not None}
+        for join_key in joins:
+            self._run_by.pop(join_key, None)
+            left = {key: m for key, m in self._sets.pop(join_key, {}).items() if key not in gone}
+            if left:
+                self._sets[join_key] = left
