@@ -70,7 +70,7 @@ def canonical(value: Any) -> bytes:
 
 def run_id(pipeline: str, epoch: int, keys: Sequence[bytes]) -> str:
     """The id of a run: who asked (pipeline), why (the keys of its triggers), and in which epoch."""
-    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}\x00{epoch}\x00" + ",".join(sorted(k.hex() for k in keys))))
+    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}\x00{epoch}\x00" + ",".join(sorted(map(bytes.hex, keys)))))
 
 
 def output_id(run: str, event_type: str, ordinal: int) -> str:
