@@ -70,7 +70,7 @@ def perform(days: int, display: Display, *, fresh: bool = False) -> Report:
         events=after["records"] - before["records"],
         duplicates=after["duplicates"] - before["duplicates"],
         runs=runs,
-        tables={n: int(connection.table(n).shape[0]) for n in sorted(names) if n != "delays"},
+        tables={n: int(connection.table(n).shape[0]) for n in sorted(names) if n != "delays" and n[0] != "_"},
         mart_rows=mart_rows(lake),
         killed=f"merge, after {played.killed[1]} merges" if played.killed else "",
         again=not any(runs.values()),
