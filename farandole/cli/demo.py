@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ def demo(days: int, *, whole: bool, fresh: bool, output: str) -> int:
             place=str(Path.cwd()),
             hint="clone the repository and call `make demo` there",
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its services end with it, as with Ctrl-C
     with Display() as display:
         report = perform(YEAR if whole else days, display, fresh=fresh)
     if output == "json":

@@ -72,6 +72,8 @@ def package_data() -> Path:
 
 def _land(root: Path, source: str, name: str, interval: Interval, content: bytes) -> tuple[Path, str, Interval]:
     path = root / source / f"{interval.start:%Y/%m/%d/%H}" / name
+    if path.exists() and path.read_bytes() == content:
+        return path, source, interval  # landed before: a newer time would make it news
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{name}.part")
     part.write_bytes(content)

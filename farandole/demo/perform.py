@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def perform(days: int, display: Display, *, fresh: bool = False) -> Report:
         mart_rows=mart_rows(lake),
         killed=f"merge, after {played.killed[1]} merges" if played.killed else "",
         again=not any(runs.values()),
-        run_id=next((i for i, r in tally.runs.items() if r.pipeline == MART), ""),
+        run_id=_newest(tally, played.expected.stories),
         lake=lake.folder.base,
         logs=str(settings.state_dir / "logs"),
         differences=found,
@@ -121,6 +122,11 @@ def _lake(settings: Settings, *, fresh: bool) -> Lake:
         number += 1
         lake = Lake(f"{Path(settings.lake).absolute()}-{number}")
     return lake
+
+
+def _newest(tally: Tally, stories: Collection[str]) -> str:
+    ours = [i for i, run in tally.runs.items() if run.pipeline == MART and run.story in stories]
+    return ours[-1] if ours else ""
 
 
 def _standing(tally: Tally) -> dict[str, int]:
