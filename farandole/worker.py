@@ -19,7 +19,6 @@ from farandole.lanes import Lanes
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Owned
 from farandole.points import point
-from farandole.run import Run
 from farandole.settle import Settler
 from farandole.store import Store
 from farandole.takeover import Takeover
@@ -289,6 +288,9 @@ class Worker:
         """SIGTERM: as a revoke of everything, with the longer grace."""
         self.stopping.set()
         self.source.hold(list(self.owned))
+        self.revoked(
+            list(self.owned)
+        )  # not inside `close`: there the client answers nobody, and a commit waits for ever
         self.source.close()
         self.lanes.close()
 
@@ -297,5 +299,7 @@ def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
     """The error of a service that can do nothing any more: every partition it owns was stopped."""
     if partitions and all(o.phase == STOPPED for o in partitions):
         whys = "; ".join(sorted({f"{o.topic}[{o.partition}] {o.why}" for o in partitions}))
-        return FarandoleError(f"every partition is stopped: {whys}", hint="the facts stand in the ledger and in the log")
+        return FarandoleError(
+            f"every partition is stopped: {whys}", hint="the facts stand in the ledger and in the log"
+        )
     return None
