@@ -14,9 +14,17 @@ _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 class Clock(Protocol):
     """Time as an argument: `now` for labels, `monotonic` for every decision within one process."""
 
-    def now(self) -> datetime: ...
-    def millis(self) -> int: ...
-    def monotonic(self) -> float: ...
+    def now(self) -> datetime:
+        """The time in UTC."""
+        ...
+
+    def millis(self) -> int:
+        """The same in milliseconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+        ...
 
 
 class SystemClock:

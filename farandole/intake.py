@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farandole.clock import Clock
-from farandole.criteria import CriteriaError
 from farandole.deadletter import failure_of
-from farandole.errors import FarandoleError, RegistryUnreachable, Undecodable
+from farandole.errors import FarandoleError
 from farandole.event import Event, RawRecord, envelope_of
-from farandole.ids import digest, position_key, run_id
+from farandole.ids import position_key, run_id
 from farandole.kafka.codec import Codec
-from farandole.kafka.registry import UnknownSchema
 from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.match import Match, Matcher
 from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, Slot
 from farandole.points import point
+from farandole.reading import Reader, Reading
 from farandole.run import Run, Signal
 from farandole.store import Store
 from farandole.store.inbox import Claim, Known, OutboxRow
@@ -30,8 +29,6 @@ from farandole.store.waiting import Member
 
 FINAL = ("done", "caught", "filtered", "resolved", "expired")
 SETTLED = (*FINAL, "dead", "uncertain")
-SCHEMA_WAIT = 60.0
-"""Seconds that an unknown schema id may take to appear (a new registry replica, a late registration)."""
 
 
 class KeyConflict(FarandoleError):
@@ -39,31 +36,16 @@ class KeyConflict(FarandoleError):
 
 
 @dataclass(slots=True)
-class Reading:
-    """One record as far as it was read: a signal, a reason why it is none, or an error that makes it dead."""
-
-    owned: Owned
-    raw: RawRecord
-    key: bytes = b""
-    event: Event | None = None
-    signal: Signal | None = None
-    reason: str = ""
-    error: BaseException | None = None
-    stage: str = "decode"
-    slot: Slot | None = None
-
-
-@dataclass(slots=True)
 class Intake:
     """The way in. `claiming` is on where copies of a key can reach two owners."""
 
+    reader: Reader
     matcher: Matcher
     codec: Codec
     books: Books
     store: Store
     clock: Clock
     owners: Mapping[tuple[str, int], Owned]
-    place_back: Callable[[Owned, int, str], None]
     say: Callable[..., None]
     claiming: bool
     resumable: bool
@@ -71,7 +53,6 @@ class Intake:
     blocked: list[Reading] = field(default_factory=list)
     duplicates: int = 0
     filtered: int = 0
-    _unknown_since: dict[tuple[str, int, int], float] = field(default_factory=dict)
     _stored: dict[str, list[OutboxRow]] = field(default_factory=dict)
     _publishing: set[str] = field(default_factory=set)
     _starting: list[Run] = field(default_factory=list)
@@ -82,67 +63,11 @@ class Intake:
         Raises DatabaseUnreachable with nothing entered: the caller places the partitions back.
         """
         point("intake.polled")
-        readings = self._read(records)
+        readings = self.reader.read(records)
         known = self._known(readings)
         for reading in readings:
             self._admit(reading, known.get(reading.key))
         return self._started()
-
-    # ---- reading: no SQL
-
-    def _read(self, records: Sequence[RawRecord]) -> list[Reading]:
-        readings: list[Reading] = []
-        cut: set[tuple[str, int]] = set()
-        last: dict[tuple[str, int], int] = {}
-        for raw in records:
-            at = (raw.topic, raw.partition)
-            owned = self.owners.get(at)
-            if owned is None or owned.phase != RUNNING or at in cut or raw.offset < last.get(at, owned.seen):
-                continue
-            try:
-                readings.append(self._read_one(owned, raw))
-            except (RegistryUnreachable, UnknownSchema) as wait:
-                cut.add(at)
-                self.place_back(owned, raw.offset, str(wait))
-                continue
-            last[at] = raw.offset + 1
-        return readings
-
-    def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
-        reading = Reading(owned, raw)
-        try:
-            value = self._decode(raw)
-            if value is None:
-                reading.reason = "tombstone"
-                return reading
-            event = Event(envelope_of(raw.headers, raw.topic, raw.position), raw.position, value, raw.key, raw.value)
-            reading.event, reading.stage = event, "match"
-            found = self.matcher.match(raw.topic, event)
-            if not isinstance(found, Match):
-                reading.reason = found
-                return reading
-            reading.stage = "key"
-            reading.key = self.matcher.key(event)
-            reading.signal = Signal(found.signal, event, raw, reading.key, digest(raw.value), found.fact)
-        except (Undecodable, CriteriaError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reading.error = error
-            reading.key = position_key(raw.topic_id, raw.partition, raw.offset)
-        return reading
-
-    def _decode(self, raw: RawRecord) -> dict[str, Any] | None:
-        """Decoded, or None for a tombstone; an unknown schema id is waited for, then given up."""
-        at = (raw.topic, raw.partition, raw.offset)
-        try:
-            value = self.codec.decode(raw.topic, raw.value, raw.headers)
-        except UnknownSchema as unknown:
-            since = self._unknown_since.setdefault(at, self.clock.monotonic())
-            if self.clock.monotonic() - since < SCHEMA_WAIT:
-                raise
-            del self._unknown_since[at]
-            raise Undecodable("decode.unknown-schema", str(unknown), place=str(raw.position)) from unknown
-        if self._unknown_since:
-            self._unknown_since.pop(at, None)
-        return value
 
     # ---- known? one bulk query, one bulk claim
 
@@ -329,7 +254,9 @@ class Intake:
             member.topic, member.topic_id, member.partition, member.offset, member.timestamp, member.record_key,
             member.value, member.headers,
         )  # fmt: skip
-        event = Event(envelope_of(raw.headers, raw.topic, raw.position), raw.position, self._value(member), raw.key, raw.value)
+        event = Event(
+            envelope_of(raw.headers, raw.topic, raw.position), raw.position, self._value(member), raw.key, raw.value
+        )
         found = self.matcher.match(raw.topic, event)
         fact = found.fact if isinstance(found, Match) else None
         return Signal(member.signal, event, raw, member.key, member.digest, fact)

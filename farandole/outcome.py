@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from farandole.clock import Clock
@@ -17,7 +18,7 @@ from farandole.ids import digest, run_id, waiting_id
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, reason
 from farandole.owned import Ended, Owned, Slot
 from farandole.run import Run, RunState, Signal
-from farandole.store.inbox import Outcome, OutboxRow
+from farandole.store.inbox import OutboxRow, Outcome
 from farandole.store.waiting import Member
 
 MAX_LETTER = 1_000_000
@@ -47,7 +48,7 @@ class Books:
     def outbox(self, run: Run) -> list[OutboxRow]:
         """The bytes of a run that SQL is about to decide: its outputs and its ledger entry."""
         records = [*run.outputs, self.line(self.of_run(run))]
-        return [OutboxRow(run.id, n, r.topic, r.key, r.headers, r.value) for n, r in enumerate(records)]
+        return [OutboxRow(run.id, n, r.topic, r.key, r.headers, r.value) for n, r in enumerate(records)]  # type: ignore[arg-type]
 
     def outcomes(self, run: Run) -> list[Outcome]:
         """What SQL is told of a run: one row for each key of its set."""
@@ -135,7 +136,9 @@ class Books:
         entry.detail = {"missing": ", ".join(missing)}
         return Ended([slot], [self.line(entry)])
 
-    def given_up(self, owned: Owned, slots: Sequence[Slot], raw: RawRecord, event: Event | None, key: bytes, failure: Failure) -> Ended:
+    def given_up(
+        self, owned: Owned, slots: Sequence[Slot], raw: RawRecord, event: Event | None, key: bytes, failure: Failure
+    ) -> Ended:
         """A record that came to no run and cannot: quarantined, in conflict, or expired. Whole, with its reason."""
         entry = self._about(owned, key, event, "dead")
         entry.error = _reason(failure)
@@ -183,8 +186,11 @@ class Books:
             return []
         lane = owned.lane
         assert lane is not None  # noqa: S101 - as above
-        name = f"range:{self.declaration.name}:{lane.topic_id}/{lane.partition}/{min([*duplicates, *sum(filtered.values(), [])])}"
-        entry = Entry("range", self.declaration.name, name, lane.epoch, "range", version=self.version, instance=self.instance)
+        first = min(chain(duplicates, *filtered.values()))
+        name = f"range:{self.declaration.name}:{lane.topic_id}/{lane.partition}/{first}"
+        entry = Entry(
+            "range", self.declaration.name, name, lane.epoch, "range", version=self.version, instance=self.instance
+        )
         entry.fence, entry.started_at, entry.ended_at = lane.fence, self.clock.millis(), self.clock.millis()
         entry.span = {
             "topic": lane.topic,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _NAME = "farandole/1"
+SEED = "farandole:seed"
+"""What `farandole topology apply` commits for a group that never ran: a place to begin, no request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ def mark_of(metadata: str) -> Mark | None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found: committed offset C (None: none) with its metadata, our position P (None: none), the log's range."""
+    """Committed offset (None: none) with its metadata, our position (None: none), and the log's range."""
 
     committed: int | None
     metadata: str
@@ -61,7 +63,7 @@ def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
     committed, position = found.committed, found.position
     if position is None:
         start = Start(first if committed is None else committed)
-    elif committed is None:
+    elif committed is None or found.metadata == SEED:
         start = Start(position, "offset.expired", _says(found))
     elif committed == position:
         start = Start(position)

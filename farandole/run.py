@@ -102,7 +102,9 @@ class Run:
     def interval(self) -> Interval | None:
         """The data interval of the first signal that has one."""
         for signal in self.signals:
-            if "interval" in signal.event.value and isinstance(found := getattr(signal.fact, "interval", None), Interval):
+            if "interval" in signal.event.value and isinstance(
+                found := getattr(signal.fact, "interval", None), Interval
+            ):
                 return found
         return None
 
@@ -144,7 +146,7 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
                 if result is _UNSURE:
                     _note(run, plan, started, kit, state="uncertain")
                     return _end(run, RunState.UNCERTAIN, kit)
-            keep(run, plan, result, kit)
+            keep(run, result, kit)
         except Fenced:
             raise  # this instance does not own the partition any more: nothing of the run counts
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
@@ -255,7 +257,7 @@ def _note(
     )
 
 
-def keep(run: Run, plan: StepPlan, result: Any, kit: Kit) -> None:
+def keep(run: Run, result: Any, kit: Kit) -> None:
     """Take a step's result: what is an event is emitted, anything else waits for later steps."""
     if event_type_of(result) is not None:
         emit(run, result, kit)
@@ -272,7 +274,7 @@ def emit(run: Run, event: Any, kit: Kit) -> None:
         raise UndeclaredOutput(
             f"{kit.declaration.name} returned {type(event).__name__}, which it does not declare",
             place=kit.declaration.source,
-            hint=f"it emits {', '.join(kit.declaration.emits) or 'nothing'}; name the type in the step's return annotation",
+            hint=f"it emits {', '.join(kit.declaration.emits) or 'nothing'}; annotate the step with what it returns",
         )
     record = event.record()
     value = kit.encode(event_type, record)
@@ -308,20 +310,24 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     now = decide(error, run.attempt, plan.step, kit.luck())
     run.first_failed_at = run.first_failed_at or kit.clock.now()
     if plan.step.effect == "at_most_once" and now.kind != CAUGHT and not (now.kind == AGAIN and plan.step.retry.only):
-        run.failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
+        run.failure = failure_of(
+            error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
+        )
         _note(run, plan, started, kit, state="uncertain", error=run.failure.message)
         return _end(run, RunState.UNCERTAIN, kit)  # it may have been sent: only `only=` says which errors come before
     if now.kind in (AGAIN, WAIT):
         run.state = RunState.AGAIN
         run.due = kit.clock.monotonic() + now.after
         run.attempt += now.kind == AGAIN
-        return
+        return None
     failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
     if now.kind == CAUGHT:
         try:
-            keep(run, plan, _call(run, plan.catches[now.catch], kit, database, error), kit)
+            keep(run, _call(run, plan.catches[now.catch], kit, database, error), kit)
         except BaseException as second:  # noqa: BLE001 - as above
-            failure = failure_of(second, "run", f"{plan.step.name}.catch", name, attempts=1, first_failed_at=run.first_failed_at)
+            failure = failure_of(
+                second, "run", f"{plan.step.name}.catch", name, attempts=1, first_failed_at=run.first_failed_at
+            )
         else:
             run.failure = failure
             _note(run, plan, started, kit, state="caught", error=failure.message)

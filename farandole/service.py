@@ -6,7 +6,10 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from farandole.clock import SystemClock
 from farandole.commit_class import work_of
 from farandole.declaration import Declaration
 from farandole.errors import FarandoleError
-from farandole.fill import declared_class, plan
+from farandole.fill import StepPlan, declared_class, plan
 from farandole.intake import Intake
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
@@ -24,14 +27,17 @@ from farandole.kafka.sink import Session
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
+from farandole.locality import locality
 from farandole.match import Matcher
 from farandole.outcome import Books
+from farandole.owned import Owned
+from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit
 from farandole.schemagen import load_schemas
 from farandole.settings import Settings
 from farandole.settle import Settler
-from farandole.store import open_store
+from farandole.store import Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
 from farandole.worker import Worker
@@ -45,66 +51,104 @@ def worker_of(declaration: Declaration, resources: Resources, settings: Settings
 
     Raises DeclarationError, SettingsError or Unreachable.
     """
-    clock = SystemClock()
-    instance = f"{socket.gethostname()}-{os.getpid()}"
-    say = logger(declaration.name, instance)
     plans = plan(declaration, resources)
-    commit_class = declared_class(declaration, plans)
     properties = settings.client_properties()
-    admin = Admin(settings.bootstrap(), properties)
-    topics = _topics(admin, declaration)
+    topics = _topics(Admin(settings.bootstrap(), properties), declaration)
     registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
     codec = Codec(registry, schemas(), trusted=[LEDGER_TOPIC])
     for event_type in (*declaration.emits, LEDGER_TOPIC):
         codec.ready(event_type)
-    store = open_store(settings.database_url, declaration.name)
     books = Books(
         declaration,
         codec.encode,
-        clock,
+        SystemClock(),
         ledger_partition(declaration.name, topics[LEDGER_TOPIC].partitions),
         topics[declaration.dead_letter_topic].partitions,
         version(),
-        instance,
+        f"{socket.gethostname()}-{os.getpid()}",
     )
-    threads = ThreadPoolExecutor(TRANSACTIONS, "commit")
     source = Source(declaration.name, declaration.topics, properties, settings.group_protocol)
     source.topic_ids = {name: topics[name].topic_id for name in declaration.topics}
-    resumable = commit_class == "outside" or (commit_class == "events" and len(plans) > 1)
-    kit = Kit(declaration, plans, resources, codec.encode, clock, store.checkpoints if resumable else None)
-    kit.version, kit.instance = books.version, instance
-    if any(p.is_async or any(c.is_async for c in p.catches.values()) for p in plans):
-        kit.loop = _loop()
-    owners: dict[Key, Any] = {}
+    store = open_store(settings.database_url, declaration.name)
+    return _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a worker is made of."""
+
+    declaration: Declaration
+    plans: tuple[StepPlan, ...]
+    resources: Resources
+    settings: Settings
+    codec: Codec
+    books: Books
+    source: Source
+    store: Store
+
+
+def _put_together(parts: _Parts) -> Worker:
+    declaration, books, store, source = parts.declaration, parts.books, parts.store, parts.source
+    clock, settings = books.clock, parts.settings
+    say = logger(declaration.name, books.instance)
+    commit_class = declared_class(declaration, parts.plans)
+    resumable = commit_class == "outside" or (commit_class == "events" and len(parts.plans) > 1)
+    threads = ThreadPoolExecutor(TRANSACTIONS, "commit")
+    matcher, owners = Matcher(declaration), dict[Key, Owned]()
+    reader = Reader(
+        matcher,
+        parts.codec,
+        clock,
+        owners,
+        lambda owned, offset, why: worker.place_back(owned, offset, why),  # noqa: PLW0108 - it is made below
+    )
     intake = Intake(
-        Matcher(declaration),
-        codec,
+        reader,
+        matcher,
+        parts.codec,
         books,
         store,
         clock,
         owners,
-        lambda owned, offset, why: worker.place_back(owned, offset, why),
         say,
-        commit_class == "outside" or not keys_are_local(declaration),
+        commit_class == "outside" or not locality(declaration).local,
         resumable,
     )
-    takeover = Takeover(
+    takeover = _takeover(parts, threads, say)
+    work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
+    lanes = Lanes(work, declaration.slots, clock, ordered=declaration.ordering == "key")
+    settler = Settler(source, store.inbox, books, clock, threads)
+    limits = (settings.commit_interval, settings.commit_records)
+    worker = Worker(source, takeover, intake, lanes, settler, clock, limits)
+    return worker
+
+
+def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., None]) -> Takeover:
+    declaration, source, settings = parts.declaration, parts.source, parts.settings
+    properties = settings.client_properties()
+    return Takeover(
         declaration,
-        store,
+        parts.store,
         source,
-        codec,
-        books,
-        instance,
+        parts.codec,
+        parts.books,
+        parts.books.instance,
         lambda transactional_id: Session(transactional_id, properties),
         lambda topic: TopicReader(settings.bootstrap(), topic, properties),
         lambda key: first_offset(declaration, source, key),
         threads,
         say,
     )
-    lanes = Lanes(work_of(commit_class, kit, store, books, say), declaration.slots, clock, ordered=declaration.ordering == "key")
-    settler = Settler(source, store.inbox, books, clock, threads)
-    worker = Worker(source, takeover, intake, lanes, settler, clock, (settings.commit_interval, settings.commit_records))
-    return worker
+
+
+def _kit(parts: _Parts, *, resumable: bool) -> Kit:
+    """What runs need; an event loop only where a step is async."""
+    kept = parts.store.checkpoints if resumable else None
+    kit = Kit(parts.declaration, parts.plans, parts.resources, parts.codec.encode, parts.books.clock, kept)
+    kit.version, kit.instance = parts.books.version, parts.books.instance
+    if any(p.is_async or any(c.is_async for c in p.catches.values()) for p in parts.plans):
+        kit.loop = _loop()
+    return kit
 
 
 def _topics(admin: Admin, declaration: Declaration) -> dict[str, Any]:
@@ -129,25 +173,13 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def version() -> str:
     """The version that runs, as dead letters and ledger entries tell it: FARANDOLE_VERSION, else the library's."""
-    from farandole import __version__  # noqa: PLC0415 - the package imports lazily
+    from farandole import __version__
 
     return os.environ.get("FARANDOLE_VERSION", __version__)
 
 
-def keys_are_local(declaration: Declaration) -> bool:
-    """Whether all copies of a key pass one partition, so that one owner sees them all and looking up is enough."""
-    if not declaration.once:
-        return True  # copies of an event carry its record key; a null key is noticed when it comes
-    from farandole.fill import event_class  # noqa: PLC0415
-
-    keys = [getattr(event_class(s.event_type), "__event_key__", ()) for s in declaration.subscriptions]
-    return all(key and set(key) <= set(declaration.once) for key in keys)
-
-
 def first_offset(declaration: Declaration, source: Source, key: Key) -> int:
     """Where `since` points in a partition, for a pipeline that never ran."""
-    from datetime import datetime  # noqa: PLC0415
-
     low, high = source.watermarks(key)
     if declaration.since == "beginning":
         return low

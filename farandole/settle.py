@@ -118,19 +118,23 @@ class Settler:
 
     def _give_up(self, owned: Owned, refused: Refused) -> bool:
         """One record was refused: its run is dead, its neighbours are not. False where SQL had decided already."""
-        index = refused.index
-        for at, ended in enumerate(owned.ended):
-            if index < len(ended.records):
-                break
-            index -= len(ended.records)
-        else:
-            ended = None
+        at, ended = self._of_record(owned, refused.index)
         run = ended.run if ended is not None else None
         if run is None or run.decided or run.state is RunState.DEAD:
             owned.phase, owned.why = STOPPED, f"a record that must be written is refused: {refused}"
             return False
         step = self._books.declaration.steps[-1].name
-        run.failure = failure_of(refused, "emit", step, self._books.declaration.name, attempts=run.attempt, first_failed_at=self._clock.now())
+        run.failure = failure_of(
+            refused, "emit", step, self._books.declaration.name, attempts=run.attempt, first_failed_at=self._clock.now()
+        )
         run.state, run.outputs, run.emitted = RunState.DEAD, [], []
         owned.ended[at] = self._books.ended(run)
         return True
+
+    def _of_record(self, owned: Owned, index: int) -> tuple[int, Ended | None]:
+        """Which of the ended ones a record of the transaction belongs to."""
+        for at, ended in enumerate(owned.ended):
+            if index < len(ended.records):
+                return at, ended
+            index -= len(ended.records)
+        return -1, None

@@ -82,10 +82,13 @@ class Takeover:
         at = self.books.ledger_partition
         with self.reader(LEDGER_TOPIC) as reader:
             end = reader.ends()[at]
-            start = min(min(t.ledger_offset for t in taken.values()), end)
+            start = min(end, *(t.ledger_offset for t in taken.values()))
             for batch in reader.read({at: start}, until={at: end}):
                 for raw in batch:
-                    entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {"kind": "fact", "pipeline": "", "id": ""})
+                    entry = Entry.of(
+                        self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers)
+                        or {"kind": "fact", "pipeline": "", "id": ""}
+                    )
                     if entry.pipeline == self.declaration.name:
                         self._sort(entry, tails, mine)
         return tails, end
@@ -116,12 +119,18 @@ class Takeover:
         start = where_to_start(found, first, self.declaration.on_rewind)
         if start.prove and taken.next_offset is not None:
             start = self._proven(owned, taken.next_offset, start, tail)
-        self._apply(owned, tail, end, taken.next_offset if start.stop and taken.next_offset is not None else start.offset)
+        self._apply(
+            owned, tail, end, taken.next_offset if start.stop and taken.next_offset is not None else start.offset
+        )
         owned.session.ledger_offset = end - 1
         owned.next_offset = owned.seen = start.offset
         owned.tries = 0
         if start.fact:
-            self.say(start.fact, at=f"{owned.topic}[{owned.partition}]", **{k: v for k, v in start.detail.items() if k != "at"})
+            self.say(
+                start.fact,
+                at=f"{owned.topic}[{owned.partition}]",
+                **{k: v for k, v in start.detail.items() if k != "at"},
+            )
         if start.stop:
             owned.phase, owned.why = STOPPED, start.fact
             return
@@ -133,7 +142,7 @@ class Takeover:
         return self.books.fact(owned, start.fact, start.detail)
 
     def _proven(self, owned: Owned, position: int, start: Start, tail: Tail) -> Start:
-        """Every record of [position, offset) must have an outcome in the ledger; otherwise stop and say which has none."""
+        """Every record of [position, offset) must have an outcome in the ledger; otherwise stop and name them."""
         with self.reader(owned.topic) as reader:
             missing = [
                 raw.offset
@@ -170,7 +179,9 @@ class Takeover:
         finished = [e.id for e in tail.entries.values() if e.state in FINAL]
         told = Settlement(lane, outcomes, position, end, decided, finished, closed)
         if self.store.inbox.settle([told]):
-            raise FarandoleError("another instance took the partition over meanwhile", place=f"{owned.topic}[{owned.partition}]")
+            raise FarandoleError(
+                "another instance took the partition over meanwhile", place=f"{owned.topic}[{owned.partition}]"
+            )
         if waiting and self.declaration.join:
             self.store.waiting.restore(lane, waiting, self.declaration.join.within)
 

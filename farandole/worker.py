@@ -29,7 +29,7 @@ WINDOW = 2000
 REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
 QUIET_LEDGER = 10.0
 FENCED_PAUSE = 60.0
-"""Longer than a session: a zombie learns by then that the partition is not its own, and must not fence its successor."""
+"""Longer than a session: a zombie learns by then that it owns nothing, and must not fence its successor."""
 BLOCKED_PAUSE = 0.2
 NOBODY_ELSE = 15.0
 """After so long without a partition somebody else has them all, and draining is theirs."""
@@ -258,7 +258,7 @@ class Worker:
             self.store.inbox.touch_ledger_offset([o.lane for o in quiet if o.lane is not None], known)
 
     def drained(self) -> bool:
-        """Whether all that was there is settled: nothing under way, and committed equals the end, by the broker's count."""
+        """Whether all that was there is settled: nothing under way, and committed equals the end."""
         if self.lanes.running or self.settler.unsettled or self.intake.blocked:
             return False
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):

@@ -20,6 +20,10 @@ from farandole.errors import StackError
 from farandole.stack.launcher import Stack
 
 
+QUICK = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "1000"}
+"""Who was killed is missed after three seconds: the chaos tests wait for that dozens of times."""
+
+
 class Servers:
     """The servers of one test session. Each starts when it is first asked for, and not before."""
 
@@ -38,7 +42,7 @@ class Servers:
             return self._contained["kafka"]
         if self.mode == "external":
             return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-        return self.launcher.start_kafka().address
+        return self.launcher.start_kafka(properties=QUICK).address
 
     @cached_property
     def registry_url(self) -> str:

@@ -21,7 +21,7 @@ import click
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_level: str) -> None:
-    """Run pipelines as services.
+    r"""Run pipelines as services.
 
     SERVICE is a folder under services/ or module:object. One service with one instance runs in this process;
     several run as processes of their own, and one that dies is started again.

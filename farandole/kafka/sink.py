@@ -20,7 +20,7 @@ from farandole.event import Record
 from farandole.points import point
 
 _FENCED = {
-    KafkaError._FENCED,  # noqa: SLF001
+    KafkaError._FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 }
@@ -32,8 +32,8 @@ _BAD_RECORD = {
     KafkaError.INVALID_MSG,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
-    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
 }
 OPEN_TIMEOUT, COMMIT_TIMEOUT = 30.0, 15.0
 _NOISE = ("txretries", "req_timeouts", "disconnects")
@@ -103,7 +103,7 @@ class Session:
             producer.init_transactions(OPEN_TIMEOUT)
         except KafkaException as error:
             cause = error.args[0]
-            if cause.retriable() or cause.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):  # noqa: SLF001
+            if cause.retriable() or cause.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
                 raise BrokerUnreachable(
                     f"no transaction coordinator answers: {cause.str()}", place=self.id, hint="waiting for the broker"
                 ) from error
@@ -163,7 +163,12 @@ class Session:
         while True:
             try:
                 producer.produce(
-                    record.topic, record.value, record.key, record.partition, headers=record.headers, on_delivery=reported
+                    record.topic,
+                    record.value,
+                    record.key,
+                    record.partition,
+                    headers=record.headers,  # type: ignore[arg-type]  # a list is invariant, bytes are fine
+                    on_delivery=reported,
                 )
             except BufferError:
                 producer.poll(0.05)
@@ -181,7 +186,7 @@ class Session:
 
         return on_delivery
 
-    def _ledger_reported(self, error: KafkaError | None, message: Message) -> None:
+    def _ledger_reported(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.ledger_offset = max(self.ledger_offset, message.offset())
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from farandole.errors import BrokerUnreachable, FarandoleError, SettingsError
 from farandole.event import RawRecord
@@ -19,9 +19,9 @@ from farandole.event import RawRecord
 Key = tuple[str, int]
 """A topic's name and a partition."""
 
-_OFFSET_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}  # noqa: SLF001
+_OFFSET_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
 _REFUSED = {
-    KafkaError._AUTHENTICATION,  # noqa: SLF001
+    KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -95,8 +95,8 @@ class Source:
             messages += self._consumer.consume(at_most - 1, 0)
         return [self._record(m) for m in messages if m.error() is None or self._note(m)]
 
-    def _record(self, message: Message) -> RawRecord:
-        topic = message.topic()
+    def _record(self, message: Any) -> RawRecord:
+        topic: str = message.topic()
         return RawRecord(
             topic,
             self.topic_ids.get(topic, ""),
@@ -108,9 +108,9 @@ class Source:
             message.headers() or [],
         )
 
-    def _note(self, message: Message) -> bool:
+    def _note(self, message: Any) -> bool:
         """Keep what an error record says; always False: it is no record."""
-        error = message.error()
+        error: KafkaError = message.error()
         if error.code() in _OFFSET_LOST:
             self.lost_offsets.append((message.topic(), message.partition()))
         elif error.code() in _REFUSED:
@@ -172,7 +172,9 @@ class Source:
         try:
             answers = self._consumer.committed([TopicPartition(*p) for p in partitions], timeout)
         except KafkaException as error:
-            raise BrokerUnreachable(f"committed offsets: {error.args[0].str()}", hint="waiting for the broker") from error
+            raise BrokerUnreachable(
+                f"committed offsets: {error.args[0].str()}", hint="waiting for the broker"
+            ) from error
         return {(a.topic, a.partition): (a.offset, a.metadata or "") for a in answers}
 
     def watermarks(self, partition: Key, timeout: float = 10) -> tuple[int, int]:
@@ -180,7 +182,9 @@ class Source:
         try:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout)
         except KafkaException as error:
-            raise BrokerUnreachable(f"offsets of {partition}: {error.args[0].str()}", hint="waiting for the broker") from error
+            raise BrokerUnreachable(
+                f"offsets of {partition}: {error.args[0].str()}", hint="waiting for the broker"
+            ) from error
         return low, high
 
     def end_seen(self, partition: Key) -> int:
@@ -193,12 +197,16 @@ class Source:
         try:
             found = self._consumer.offsets_for_times([TopicPartition(*partition, milliseconds)], timeout)
         except KafkaException as error:
-            raise BrokerUnreachable(f"offsets of {partition}: {error.args[0].str()}", hint="waiting for the broker") from error
+            raise BrokerUnreachable(
+                f"offsets of {partition}: {error.args[0].str()}", hint="waiting for the broker"
+            ) from error
         return int(found[0].offset) if found[0].offset >= 0 else self.watermarks(partition)[1]
 
     def positions(self, partitions: Sequence[Key]) -> dict[Key, int]:
         """The offset after the last record handed out, transaction markers included; negative before the first."""
-        return {(p.topic, p.partition): p.offset for p in self._consumer.position([TopicPartition(*k) for k in partitions])}
+        return {
+            (p.topic, p.partition): p.offset for p in self._consumer.position([TopicPartition(*k) for k in partitions])
+        }
 
     def membership(self) -> Any:
         """What a transaction needs to commit offsets for this group."""

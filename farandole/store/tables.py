@@ -31,10 +31,10 @@ class Bytes(LargeBinary):
 
     cache_ok = True
 
-    def bind_processor(self, dialect: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
+    def bind_processor(self, dialect: Any) -> None:
         """None: nothing to do."""
 
-    def result_processor(self, dialect: Any, coltype: Any) -> None:  # noqa: ARG002 - as above
+    def result_processor(self, dialect: Any, coltype: Any) -> None:
         """None: nothing to do."""
 
 

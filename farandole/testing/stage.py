@@ -31,6 +31,8 @@ from farandole.ledger.entry import LEDGER_TOPIC, Entry
 from farandole.locality import locality
 from farandole.match import Matcher
 from farandole.outcome import Books
+from farandole.owned import Owned
+from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit, Run
 from farandole.service import schemas
@@ -217,10 +219,9 @@ class Stage:
         if any(p.is_async or any(c.is_async for c in p.catches.values()) for p in self._plans):
             kit.loop = _loop()
         claiming = self._class == "outside" or not locality(declaration).local
-        intake = Intake(
-            Matcher(declaration), codec, books, store, clock, {},
-            lambda *read_again: worker.place_back(*read_again), _quiet, claiming, resumable,  # noqa: PLW0108 - made below
-        )  # fmt: skip
+        matcher, owners = Matcher(declaration), dict[tuple[str, int], Owned]()
+        reader = Reader(matcher, codec, clock, owners, lambda *again: worker.place_back(*again))  # noqa: PLW0108 - below
+        intake = Intake(reader, matcher, codec, books, store, clock, owners, _quiet, claiming, resumable)
         side = cast("Any", _OneByOne())
         takeover = Takeover(
             declaration, store, cast("Any", source), codec, books, "stage",

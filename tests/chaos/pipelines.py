@@ -48,26 +48,6 @@ class NumberDoubled:
         return {"n": self.n, "key": self.key}
 
 
-SCHEMAS = {
-    SENT: {
-        "type": "record",
-        "name": "NumberSent",
-        "namespace": "chaos",
-        "fields": [
-            {"name": "n", "type": "long"},
-            {"name": "key", "type": "string"},
-            {"name": "kind", "type": "string"},
-        ],
-    },
-    DOUBLED: {
-        "type": "record",
-        "name": "NumberDoubled",
-        "namespace": "chaos",
-        "fields": [{"name": "n", "type": "long"}, {"name": "key", "type": "string"}],
-    },
-}
-
-
 def double(number: NumberSent) -> NumberDoubled:
     if number.kind == "bad":
         raise ValueError(f"number {number.n} is bad")

@@ -28,6 +28,16 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "farandole.ledger.v1"
 LEDGER_SCHEMA = json.loads((ROOT / "farandole/ledger/farandole.ledger.v1.avsc").read_text())
 
+_KEY = {"name": "key", "type": "string"}
+_NUMBER = {"name": "n", "type": "long"}
+SENT = {
+    "type": "record",
+    "name": "NumberSent",
+    "namespace": "chaos",
+    "fields": [_NUMBER, _KEY, {"name": "kind", "type": "string"}],
+}
+DOUBLED = {"type": "record", "name": "NumberDoubled", "namespace": "chaos", "fields": [_NUMBER, _KEY]}
+
 
 @dataclass
 class World:
@@ -43,6 +53,8 @@ class World:
     bad: set[int] = field(default_factory=set)
     skipped: set[int] = field(default_factory=set)
     sent: int = 0
+    ids: dict[str, int] = field(default_factory=dict)
+    schemas: dict[str, Any] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -71,14 +83,11 @@ class World:
         registry.register(f"{LEDGER}-value", LEDGER_SCHEMA)
         avro = self.folder / "avro"
         avro.mkdir(exist_ok=True)
-        os.environ["CHAOS_WORLD"] = self.name
-        sys.modules.pop("tests.chaos.pipelines", None)
-        from tests.chaos.pipelines import SCHEMAS
-
-        for topic, schema in SCHEMAS.items():
+        for topic, schema in ((self.input, SENT), (self.output, DOUBLED)):
             (avro / f"{topic}.avsc").write_text(json.dumps(schema))
-            self.ids = {**getattr(self, "ids", {}), topic: registry.register(f"{topic}-value", schema)}
-        self.schemas = {t: fastavro.parse_schema(json.loads(json.dumps(s))) for t, s in SCHEMAS.items()}
+            self.ids[topic] = registry.register(f"{topic}-value", schema)
+            self.schemas[topic] = fastavro.parse_schema(schema)
+        registry.close()
 
     def produce(
         self, count: int, *, twice: float = 0.1, bad: float = 0.0005, skip: float = 0.01, seed: int = 1

@@ -1,0 +1,103 @@
+"""The first look at a record: decode, match, key. No SQL; what cannot be read is told, never raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farandole.clock import Clock
+from farandole.criteria import CriteriaError
+from farandole.errors import RegistryUnreachable, Undecodable
+from farandole.event import Event, RawRecord, envelope_of
+from farandole.ids import digest, position_key
+from farandole.kafka.codec import Codec
+from farandole.kafka.registry import UnknownSchema
+from farandole.match import Match, Matcher
+from farandole.owned import RUNNING, Owned, Slot
+from farandole.run import Signal
+
+SCHEMA_WAIT = 60.0
+"""Seconds that an unknown schema id may take to appear (a new registry replica, a late registration)."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One record as far as it was read: a signal, a reason why it is none, or an error that makes it dead."""
+
+    owned: Owned
+    raw: RawRecord
+    key: bytes = b""
+    event: Event | None = None
+    signal: Signal | None = None
+    reason: str = ""
+    error: BaseException | None = None
+    stage: str = "decode"
+    slot: Slot | None = None
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads batches. A registry that is away sends the partition back to the record, after a pause."""
+
+    matcher: Matcher
+    codec: Codec
+    clock: Clock
+    owners: Mapping[tuple[str, int], Owned]
+    place_back: Callable[[Owned, int, str], None]
+    _unknown_since: dict[tuple[str, int, int], float] = field(default_factory=dict)
+
+    def read(self, records: Sequence[RawRecord]) -> list[Reading]:
+        """Each record as far as it could be read, in order; records of partitions that must wait are left out."""
+        readings: list[Reading] = []
+        cut: set[tuple[str, int]] = set()
+        last: dict[tuple[str, int], int] = {}
+        for raw in records:
+            at = (raw.topic, raw.partition)
+            owned = self.owners.get(at)
+            if owned is None or owned.phase != RUNNING or at in cut or raw.offset < last.get(at, owned.seen):
+                continue
+            try:
+                readings.append(self._read_one(owned, raw))
+            except (RegistryUnreachable, UnknownSchema) as wait:
+                cut.add(at)
+                self.place_back(owned, raw.offset, str(wait))
+                continue
+            last[at] = raw.offset + 1
+        return readings
+
+    def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
+        reading = Reading(owned, raw)
+        try:
+            value = self._decode(raw)
+            if value is None:
+                reading.reason = "tombstone"
+                return reading
+            event = Event(envelope_of(raw.headers, raw.topic, raw.position), raw.position, value, raw.key, raw.value)
+            reading.event, reading.stage = event, "match"
+            found = self.matcher.match(raw.topic, event)
+            if not isinstance(found, Match):
+                reading.reason = found
+                return reading
+            reading.stage = "key"
+            reading.key = self.matcher.key(event)
+            reading.signal = Signal(found.signal, event, raw, reading.key, digest(raw.value), found.fact)
+        except (Undecodable, CriteriaError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reading.error = error
+            reading.key = position_key(raw.topic_id, raw.partition, raw.offset)
+        return reading
+
+    def _decode(self, raw: RawRecord) -> dict[str, Any] | None:
+        """Decoded, or None for a tombstone; an unknown schema id is waited for, then given up."""
+        at = (raw.topic, raw.partition, raw.offset)
+        try:
+            value = self.codec.decode(raw.topic, raw.value, raw.headers)
+        except UnknownSchema as unknown:
+            since = self._unknown_since.setdefault(at, self.clock.monotonic())
+            if self.clock.monotonic() - since < SCHEMA_WAIT:
+                raise
+            del self._unknown_since[at]
+            raise Undecodable("decode.unknown-schema", str(unknown), place=str(raw.position)) from unknown
+        if self._unknown_since:
+            self._unknown_since.pop(at, None)
+        return value
