@@ -32,6 +32,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it exports 
     ResourceType,
 )
 
+from farandole.clock import SystemClock
 from farandole.errors import BrokerUnreachable, FarandoleError, SettingsError
 
 T = TypeVar("T")
@@ -44,6 +45,11 @@ _AWAY = {
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError._RESOLVE,
     KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_MOVING = {
+    KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
@@ -192,9 +198,10 @@ class Admin:
 
     def group(self, name: str) -> Group:
         """The state of a group; DEAD with no members if the cluster does not know it."""
-        asked = self._client.describe_consumer_groups([name], request_timeout=self._timeout)[name]
         try:
-            found = asked.result()
+            found = self._coordinated(
+                lambda: self._client.describe_consumer_groups([name], request_timeout=self._timeout)[name]
+            )
         except KafkaException as problem:
             if problem.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return Group("DEAD", 0)
@@ -204,23 +211,33 @@ class Admin:
 
     def committed(self, group: str) -> dict[TopicPartitionKey, Committed]:
         """Every committed offset of a group, pending transactions decided first; empty for an unknown group."""
-        asked = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], require_stable=True, request_timeout=self._timeout
-        )[group]
+        wanted = [ConsumerGroupTopicPartitions(group)]
+        try:
+            found = self._coordinated(
+                lambda: self._client.list_consumer_group_offsets(
+                    wanted, require_stable=True, request_timeout=self._timeout
+                )[group]
+            )
+        except KafkaException as problem:
+            self._raise(problem.args[0], f"read the offsets of group {group}")
         return {
             (p.topic, p.partition): Committed(p.offset, p.metadata or None)
-            for p in self._wait(asked, f"read the offsets of group {group}").topic_partitions
+            for p in found.topic_partitions
             if p.offset != _NEVER_COMMITTED
         }
 
     def seed(self, group: str, offsets: Mapping[TopicPartitionKey, int], metadata: str) -> None:
         """Commit these offsets for an empty group. The broker refuses while the group has members."""
         wanted = [TopicPartition(topic, p, offset, metadata) for (topic, p), offset in offsets.items()]
-        asked = self._client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=self._timeout
-        )[group]
         act = f"set the offsets of group {group}"
-        for done in self._wait(asked, act).topic_partitions:
+        asked = [ConsumerGroupTopicPartitions(group, wanted)]
+        try:
+            answer = self._coordinated(
+                lambda: self._client.alter_consumer_group_offsets(asked, request_timeout=self._timeout)[group]
+            )
+        except KafkaException as problem:
+            self._raise(problem.args[0], act)
+        for done in answer.topic_partitions:
             if done.error:
                 self._raise(done.error, f"{act} on {done.topic}[{done.partition}]")
 
@@ -268,6 +285,18 @@ class Admin:
     def _heard(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # a consequence, never the cause
             self._noise = error
+
+    def _coordinated(self, ask: Callable[[], Future[T]]) -> T:
+        """An answer of a group's coordinator; one that is only just being made, or moves, is waited for."""
+        clock = SystemClock()
+        end = clock.monotonic() + self._timeout
+        while True:
+            try:
+                return ask().result()
+            except KafkaException as problem:
+                if problem.args[0].code() not in _MOVING or clock.monotonic() > end:
+                    raise
+            threading.Event().wait(0.1)
 
     def _wait(self, future: Future[T], act: str) -> T:
         try:
