@@ -25,7 +25,7 @@ YEAR = 366
 )
 @click.option("--all", "whole", is_flag=True, help="The whole year: 336,776 flights. Takes its time.")
 @click.option(
-    "--fresh", is_flag=True, help="Into a new lake; otherwise what was landed before is told again, and absorbed."
+    "--fresh", is_flag=True, help="Begin anew, with new servers; what stood here is kept in a folder beside it."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print the end.")
 def demo(days: int, *, whole: bool, fresh: bool, output: str) -> int:
@@ -33,7 +33,7 @@ def demo(days: int, *, whole: bool, fresh: bool, output: str) -> int:
 
     Starts Kafka and a registry if none runs here. Every landing is told twice and a service is killed in the
     middle; then the mart is compared, row for row, with the same join made straight from the data. Exit code
-    1 if anything differs.
+    1 if anything differs. A second time everything is told again, and nothing happens twice.
 
     \b
     Examples:

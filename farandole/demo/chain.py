@@ -32,9 +32,13 @@ SERVICES = ("landing", "relationalize", "merge", "mart_delays", "projector")
 PIPELINES = ("relationalize", "merge", "mart_delays")
 """Those that consume, in the order in which one feeds the next."""
 VICTIM = "merge"
+TIMES = 2
+"""How often every landing is told."""
 TURN = 0.2
 STALLED = 120.0
 """Seconds without any progress after which the demo gives up, and says how far it came."""
+MISSED = 50.0
+"""Seconds after which every broker has noticed that a member is gone."""
 DEATHS = 4
 """Unexpected ends of one service in a row after which it is not worth waiting for it."""
 
@@ -58,7 +62,9 @@ class Chain:
         self._admin = Admin(settings.bootstrap(), settings.client_properties())
         self._logs = settings.state_dir / "logs"
         self._supervisor = Supervisor(
-            environment={"FARANDOLE_LAKE": lake, "FARANDOLE_ANNOUNCE_TIMES": "2"}, logs=self._logs, say=self._heard
+            environment={"FARANDOLE_LAKE": lake, "FARANDOLE_ANNOUNCE_TIMES": str(TIMES)},
+            logs=self._logs,
+            say=self._heard,
         )
         self._written = 0
         self._moved = self._clock.monotonic()
@@ -66,16 +72,40 @@ class Chain:
 
     def play(self, days: int) -> Played:
         """Land `days` of data and wait until everything is settled. Raises FarandoleError if it comes to a stop."""
-        started = self._clock.monotonic()
+        self._nobody_else()
+        started, before = self._clock.monotonic(), self._tally.records(LANDED)
         with self._running(), self._feeding(days) as fed:
             while not fed.is_set():
                 self._turn({"files written": (self._written, days * 48)})
             wanted = expected(str(self._raw), Sources("topology/sources").all()[0])
             played = Played(wanted)
             played.seconds["feeds written"] = self._clock.monotonic() - started
-            self._settle(played)
+            self._settle(played, before)
             played.seconds["chain"] = self._clock.monotonic() - started
         return played
+
+    def _nobody_else(self) -> None:
+        """Whether the chain is ours alone, and the servers have nothing left of another lake. Raises FarandoleError.
+
+        A member that was killed a moment ago is waited for until the broker misses it.
+        """
+        end = self._clock.monotonic() + MISSED
+        for declaration in self._declarations:
+            while self._admin.group(declaration.name).active:
+                if self._clock.monotonic() > end:
+                    raise FarandoleError(
+                        f"{declaration.name} runs already, and the demo starts a chain of its own",
+                        place=self._settings.bootstrap(),
+                        hint="stop the services that run there, or name other servers",
+                    )
+                threading.Event().wait(TURN)
+        if self._raw.exists() or not (self._tally.waiting or not all(map(self._group_drained, self._declarations))):
+            return
+        raise FarandoleError(
+            f"these servers have something left to do for another lake, and {self._raw.parent} is a new one",
+            place=self._settings.bootstrap(),
+            hint="name that lake in FARANDOLE_LAKE to finish it, or start on other servers (--fresh makes new ones)",
+        )
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -108,23 +138,20 @@ class Chain:
             stop.set()
             thread.join()
 
-    def _settle(self, played: Played) -> None:
-        """Until all is settled, by the brokers' own count; half-way one service is killed."""
-        runs = played.expected.runs()
+    def _settle(self, played: Played, before: int) -> None:
+        """Until all is told and settled, by the brokers' own count; half-way one service is killed."""
+        runs, files = played.expected.runs(), len(played.expected.stories)
         already = self._tally.ended(MERGE, played.expected.stories)
         kill_at = already + (runs[MERGE] - already) // 2
         left = runs[MERGE] - already
         while True:
             done = {p: self._tally.ended(p, played.expected.stories) for p in runs}
-            told = self._tally.told(LANDED, played.expected.stories)
-            files = len(played.expected.stories)
-            self._turn({"landing": (told, files), **{p: (done[p], runs[p]) for p in runs}})
+            told = (self._tally.records(LANDED) - before) // TIMES
+            self._turn({"landing": (min(told, files), files), **{p: (done[p], runs[p]) for p in runs}})
             if left > 1 and played.killed is None and done[MERGE] > kill_at:
                 played.killed = (self._kill(), done[MERGE])
-            if told == files and done == runs and self._drained():
-                return
-            if told == files and self._quiet() and self._drained():
-                return  # the verdict says what is missing
+            if told >= files and (done == runs or self._quiet()) and self._drained():
+                return  # if it is quiet for another reason, the verdict says what is missing
 
     def _kill(self) -> int:
         pid = self._supervisor.kill(VICTIM)

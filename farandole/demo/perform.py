@@ -40,12 +40,14 @@ class Report:
 
 def perform(days: int, display: Display, *, fresh: bool = False) -> Report:
     """Servers up, topology applied, data landed, everything settled, compared. Raises FarandoleError on the way."""
+    if fresh:
+        _set_aside(load_settings(), display)
     _servers(load_settings(), display)
     settings = load_settings()  # now they name what was started
     servers = display.seconds
     _topology(settings, display)
     topology = display.seconds
-    lake = _lake(settings, fresh=fresh)
+    lake = _lake(settings)
     tally = Tally()
     with tally.following(settings):
         before = _standing(tally)
@@ -109,18 +111,35 @@ def _topology(settings: Settings, display: Display) -> None:
     display.say(f"topology  {sum_of(plan, done=True)}")
 
 
-def _lake(settings: Settings, *, fresh: bool) -> Lake:
-    lake = Lake(str(Path(settings.lake).absolute()) if "://" not in settings.lake else settings.lake)
+def _set_aside(settings: Settings, display: Display) -> None:
+    """A new beginning: the servers stop, and all that is known here goes to a folder beside it."""
+    if settings.stack != "local":
+        raise FarandoleError(
+            f"--fresh begins with new servers, and FARANDOLE_STACK={settings.stack} says that they are not ours",
+            place="--fresh",
+            hint="name a new lake in FARANDOLE_LAKE instead",
+        )
+    from farandole.stack.launcher import Stack
+
+    state = settings.state_dir.absolute()
+    if not state.exists():
+        return
+    Stack(state).down()
+    number = 1
+    while (aside := state.with_name(f"{state.name}-{number}")).exists():
+        number += 1
+    state.rename(aside)
+    display.say(f"what was here before stands in {aside.name} now")
+
+
+def _lake(settings: Settings) -> Lake:
+    lake = Lake(settings.lake if "://" in settings.lake else str(Path(settings.lake).absolute()))
     if not lake.folder.local:
         raise FarandoleError(
             f"the demo's feeds are written to a folder, and the lake is {settings.lake}",
             place="FARANDOLE_LAKE",
             hint="unset it, or name a folder",
         )
-    number = 1
-    while fresh and lake.folder.fs.exists(lake.folder.base):
-        number += 1
-        lake = Lake(f"{Path(settings.lake).absolute()}-{number}")
     return lake
 
 

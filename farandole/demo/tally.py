@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from farandole.errors import FarandoleError, Undecodable
 from farandole.event import RawRecord
@@ -52,6 +53,8 @@ class Tally:
     def __init__(self) -> None:
         self.events: dict[str, dict[str, Told]] = {topic: {} for topic in (LANDED, STAGED, MERGED, REFRESHED)}
         self.runs: dict[str, Ended] = {}
+        self.waiting: set[str] = set()
+        """Halves of joins that wait for the other."""
         self.duplicates: Counter[str] = Counter()
         """Events that a pipeline took for what they were, by pipeline."""
         self.trouble: Exception | None = None
@@ -92,9 +95,9 @@ class Tally:
         """How many runs of a pipeline in these stories came to their end."""
         return sum(run.pipeline == pipeline and run.story in stories for run in list(self.runs.values()))
 
-    def records(self) -> int:
-        """How many records stand in all of the chain's topics, copies and all, the ledger's aside."""
-        return sum(event.copies for topic in self.events.values() for event in list(topic.values()))
+    def records(self, *topics: str) -> int:
+        """How many records stand in these topics, by default in all of the chain's; copies and all."""
+        return sum(event.copies for topic in topics or self.events for event in list(self.events[topic].values()))
 
     def _read(
         self, settings: Settings, topic: str, take: Callable[[RawRecord], None], caught_up: threading.Barrier
@@ -132,6 +135,14 @@ class Tally:
             return
         if entry["kind"] == "range":
             self.duplicates[entry["pipeline"]] += len(entry["span"]["duplicates"])
-        elif entry["kind"] == "run" and entry["state"] in SETTLED:
+        elif entry["kind"] == "run":
+            self._run(entry)
+
+    def _run(self, entry: Mapping[str, Any]) -> None:
+        if entry["state"] == "waiting":
+            self.waiting.add(entry["id"])
+        else:
+            self.waiting.discard(entry["id"])
+        if entry["state"] in SETTLED:
             run = self.runs.setdefault(entry["id"], Ended(entry["pipeline"], entry["correlation_id"]))
             run.states[entry["state"]] += 1
