@@ -75,14 +75,18 @@ class ListSource:
         """Pause."""
         self._held.update(partitions)
 
+    def held(self, partition: Key) -> bool:
+        """Whether it is paused."""
+        return partition in self._held
+
     def release(self, partitions: Sequence[Key]) -> None:
         """Resume."""
         self._held.difference_update(partitions)
 
     def place(self, partition: Key, offset: int) -> bool:
-        """Go on from `offset`, held."""
+        """Go on from `offset`."""
         self._next[partition] = offset
-        self._held.add(partition)
+        self._held.discard(partition)
         return True
 
     def committed(self, partitions: Sequence[Key]) -> dict[Key, tuple[int, str]]:

@@ -54,6 +54,9 @@ class MemoryInbox:
     def release(self, _lanes: Sequence[Lane]) -> None:
         """Nobody waits for it."""
 
+    def suspect(self, _lane: Lane, _offset: int) -> None:
+        """A stage's process does not die."""
+
     def known(self, _epoch: int, keys: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known of these keys, those that wait in a join among them."""
         waiting = self.waiting.known
