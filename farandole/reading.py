@@ -20,6 +20,13 @@ from farandole.run import Signal
 SCHEMA_WAIT = 60.0
 """Seconds that an unknown schema id may take to appear (a new registry replica, a late registration)."""
 
+_OF_THE_RECORD: dict[str, tuple[type[Exception], ...]] = {
+    "decode": (Undecodable,),
+    "match": (CriteriaError, KeyError, TypeError, ValueError),
+    "key": (KeyError, TypeError),
+}
+"""What a record can be to blame for, by stage."""
+
 
 @dataclass(slots=True)
 class Reading:
@@ -55,7 +62,13 @@ class Reader:
         for raw in records:
             at = (raw.topic, raw.partition)
             owned = self.owners.get(at)
-            if owned is None or owned.phase != RUNNING or at in cut or raw.offset < last.get(at, owned.seen):
+            if (
+                owned is None
+                or owned.phase != RUNNING
+                or owned.back
+                or at in cut
+                or raw.offset < last.get(at, owned.seen)
+            ):
                 continue
             try:
                 readings.append(self._read_one(owned, raw))
@@ -69,7 +82,7 @@ class Reader:
     def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
         reading = Reading(owned, raw)
         try:
-            value = self._decode(raw)
+            value = self._decode(raw, owned)
             if value is None:
                 reading.reason = "tombstone"
                 return reading
@@ -82,14 +95,18 @@ class Reader:
             reading.stage = "key"
             reading.key = self.matcher.key(event)
             reading.signal = Signal(found.signal, event, raw, reading.key, digest(raw.value), found.fact)
-        except (Undecodable, CriteriaError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:
+            if not isinstance(error, _OF_THE_RECORD[reading.stage]):
+                raise  # not the record's fault: nothing is given up for it
             reading.error = error
             reading.key = position_key(raw.topic_id, raw.partition, raw.offset)
         return reading
 
-    def _decode(self, raw: RawRecord) -> dict[str, Any] | None:
+    def _decode(self, raw: RawRecord, owned: Owned) -> dict[str, Any] | None:
         """Decoded, or None for a tombstone; an unknown schema id is waited for, then given up."""
         at = (raw.topic, raw.partition, raw.offset)
+        if raw.offset == owned.killer:
+            raise Undecodable("decode.killed-process", "the process ended whenever it had this record in hand")
         try:
             value = self.codec.decode(raw.topic, raw.value, raw.headers)
         except UnknownSchema as unknown:

@@ -27,6 +27,8 @@ from farandole.store import Store
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
 from farandole.store.waiting import Member
 
+CRASHES, CAREFUL = 2, 500
+"""After so many ends in disorder at one offset, so many records are handled one at a time."""
 FINAL = ("done", "caught", "resolved", "expired")
 
 
@@ -125,6 +127,10 @@ class Takeover:
         owned.session.ledger_offset = end - 1
         owned.next_offset = owned.seen = start.offset
         owned.tries = 0
+        if taken.crashes >= CRASHES:
+            owned.careful_until = min(high, start.offset + CAREFUL)
+            owned.killer = -1 if taken.suspect is None else taken.suspect
+            self.say("partition.careful", at=f"{owned.topic}[{owned.partition}]@{start.offset}", crashes=taken.crashes)
         if start.fact:
             self.say(
                 start.fact,
@@ -137,6 +143,8 @@ class Takeover:
         owned.phase = RUNNING
         if start.fact:
             owned.ended.append(Ended([], [self._fact(owned, start)]))
+        elif never:
+            owned.ended.append(Ended([], []))  # commit where it begins, so that nobody takes it for expired
 
     def _fact(self, owned: Owned, start: Start) -> Record:
         return self.books.fact(owned, start.fact, start.detail)

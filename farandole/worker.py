@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from farandole.clock import Clock
 from farandole.errors import DatabaseUnreachable, FarandoleError, Unreachable
+from farandole.event import RawRecord
 from farandole.intake import Intake
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
@@ -62,6 +64,7 @@ class Worker:
         self._database_tries = 0
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
+        self._backlog: deque[RawRecord] = deque()
         self._looked = 0.0
         self._swept = 0.0
 
@@ -71,7 +74,7 @@ class Worker:
         """One batch, from the log to the books."""
         self._take_over()
         self._let_flow()
-        records = self.source.poll(BATCH, self._patience())
+        records = self._poll()
         if not records and self.lanes.running:
             self.lanes.wait(0.02)
         with self._database():
@@ -82,6 +85,26 @@ class Worker:
             self.lanes.admit(runs)
         self._collect()
         self._commit()
+
+    def _poll(self) -> list[RawRecord]:
+        """The next batch; where processes have died, one record at a time, and the next when that one is settled."""
+        if not self._backlog and not any(o.careful for o in self.owned.values()):
+            return self.source.poll(BATCH, self._patience())
+        self._backlog += self.source.poll(BATCH, 0.0 if self._backlog else 0.1)
+        if not any(o.careful for o in self.owned.values()):
+            records, self._backlog = list(self._backlog), deque()
+            return records
+        under_way = self.lanes.running or self.settler.unsettled or any(o.ended for o in self.owned.values())
+        if not self._backlog or under_way:
+            return []
+        record = self._backlog.popleft()
+        owned = self.owned.get((record.topic, record.partition))
+        with self._database():
+            if owned is not None and owned.lane is not None and owned.careful and record.offset != owned.killer:
+                self.store.inbox.suspect(owned.lane, record.offset)
+            return [record]
+        self._backlog.appendleft(record)
+        return []
 
     def _patience(self) -> float:
         """How long a poll may wait: not at all while runs are under way or something is to be written."""
@@ -147,22 +170,21 @@ class Worker:
         if owned.tries == 1:
             self.say("partition.waits", at=f"{owned.topic}[{owned.partition}]@{offset}", why=why)
         self._pause_until[owned.key] = owned.due
+        owned.back = True
         self.source.hold([owned.key])
-        if not self.source.place(owned.key, offset):
-            owned.phase = TAKING
 
     def _let_flow(self) -> None:
-        """Pause what is full, or waits; resume what is neither."""
+        """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = bool(self.settler.unsettled) or now < self._database_due
+        stalled = bool(self.settler.unsettled or self._backlog) or now < self._database_due
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= WINDOW
             if owned.phase != RUNNING or stalled or now < waits or full:
                 self.source.hold([key])
-            elif len(owned.window) <= WINDOW // 2:
+            elif self.source.held(key) and len(owned.window) <= WINDOW // 2 and self.source.place(key, owned.seen):
                 self._pause_until.pop(key, None)
-                self.source.release([key])
+                owned.back = False
 
     # ---- ownership
 
@@ -186,10 +208,7 @@ class Worker:
             self.say("takeover.waits", error=str(away), partitions=len(new))
             return
         for owned in new:
-            if owned.phase == RUNNING and not self.source.place(owned.key, owned.seen):
-                owned.phase = TAKING
-                owned.wait(now, "a rebalance is under way")
-            elif owned.phase == STOPPED:
+            if owned.phase == STOPPED:
                 self.say("partition.stopped", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
         self.say("partitions.taken", partitions=[f"{o.topic}[{o.partition}]@{o.seen}" for o in new])
 
@@ -231,6 +250,7 @@ class Worker:
         self.owned.pop(owned.key, None)
         self._pause_until.pop(owned.key, None)
         self.intake.drop(owned)
+        self._backlog = deque(r for r in self._backlog if (r.topic, r.partition) != owned.key)
         self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
         for run in self.intake.in_flight.values():
             if run.home is owned and run.cancelled is not None:
@@ -243,8 +263,8 @@ class Worker:
     def _touch(self) -> None:
         """Once in a while: positions behind transaction markers, and how far the ledger is known."""
         now = self.clock.monotonic()
-        if now - self._looked < 1.0 or self.lanes.running:
-            return
+        if now - self._looked < 1.0 or self.lanes.running or self._backlog:
+            return  # the client counts as read what stands in the backlog
         self._looked = now
         quiet = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
         for key, position in self.source.positions([o.key for o in quiet]).items():
@@ -259,7 +279,7 @@ class Worker:
 
     def drained(self) -> bool:
         """Whether all that was there is settled: nothing under way, and committed equals the end."""
-        if self.lanes.running or self.settler.unsettled or self.intake.blocked:
+        if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog:
             return False
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
             return False

@@ -3,7 +3,8 @@
 librdkafka keeps an application's pause when a partition is lost and regained, so the set of paused
 partitions is kept here and stated anew on every assignment. A partition is assigned paused; the worker
 places it at the offset that the takeover found. Placing is unassign and assign again: a `seek` right
-after an assignment under KIP-848 is lost now and then.
+after an assignment under KIP-848 is lost now and then, and after a `resume` the client sleeps for up to a second
+before it fetches.
 """
 
 from __future__ import annotations
@@ -141,23 +142,20 @@ class Source:
             self._held |= set(wanted)
             self._quietly(self._consumer.pause, wanted)
 
-    def release(self, partitions: Sequence[Key]) -> None:
-        """Resume what was held."""
-        wanted = [p for p in partitions if p in self._held]
-        if wanted:
-            self._held -= set(wanted)
-            self._quietly(self._consumer.resume, wanted)
+    def held(self, partition: Key) -> bool:
+        """Whether a partition is paused, and has to be placed to go on."""
+        return partition in self._held
 
     def place(self, partition: Key, offset: int) -> bool:
-        """Go on from `offset`, held. False while a rebalance is under way: try again in the next turn."""
+        """Go on from `offset`. False while a rebalance is under way: try again in the next turn."""
         at = TopicPartition(*partition, offset)
         try:
+            self._consumer.resume([at])
             self._consumer.incremental_unassign([at])
             self._consumer.incremental_assign([at])
-            self._consumer.pause([at])
         except KafkaException:
             return False
-        self._held.add(partition)
+        self._held.discard(partition)
         return True
 
     def _quietly(self, act: Callable[[list[TopicPartition]], None], partitions: Sequence[Key]) -> None:

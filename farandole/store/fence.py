@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, null, select, update
 
@@ -11,6 +12,8 @@ from farandole.store.engine import Database
 from farandole.store.rows import Lane, Taken
 from farandole.store.tables import now_ms, position
 
+HARDLY = 500
+"""Records of progress below which an owner that ends in disorder counts as one more in a row."""
 LEASE = 60_000  # milliseconds that a sign of life holds
 
 
@@ -37,14 +40,28 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
                 topic=lane.topic,
             )
         )
-        before = conn.execute(select(position.c.owner).where(mine).with_for_update()).one()
+        row = position.c
+        asked = select(row.owner, row.next_offset, row.crashes, row.crashed_at, row.suspect)
+        before = conn.execute(asked.where(mine).with_for_update()).one()
+        stands = (before.next_offset or 0) - (before.crashed_at or 0) < HARDLY
+        crashes = 0 if before.owner is None else before.crashes + 1 if stands and before.crashes else 1
+        told = {"crashes": crashes, "crashed_at": before.next_offset, "lease_until": now_ms() + LEASE}
         after = conn.execute(
             update(position)
             .where(mine)
-            .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, lease_until=now_ms() + LEASE)
+            .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, **told)
             .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
         ).one()
-    return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner)
+    suspect = before.suspect if crashes else None
+    return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner, crashes, suspect)
+
+
+def suspect(database: Database, pipeline: str, lane: Lane, offset: int) -> None:
+    """Note the record that is about to be handled: should the process end now, it was this one. Raises Fenced."""
+    mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
+    with database.writing() as conn:
+        if conn.execute(update(position).where(mine).values(suspect=offset)).rowcount != 1:
+            raise Fenced("another instance took this partition over", place=str(lane))
 
 
 def release(database: Database, pipeline: str, lanes: Sequence[Lane]) -> None:
@@ -69,9 +86,12 @@ def hold(conn: Connection, pipeline: str, lane: Lane, *, lock: bool = True) -> N
 
 def move(conn: Connection, pipeline: str, lane: Lane, next_offset: int | None, ledger_offset: int) -> bool:
     """Move the lane's position forward, never back; False if the lane has lost its fence."""
-    values = {"ledger_offset": _at_least(position.c.ledger_offset, ledger_offset), "lease_until": now_ms() + LEASE}
+    values: dict[str, Any] = {
+        "ledger_offset": _at_least(position.c.ledger_offset, ledger_offset),
+        "lease_until": now_ms() + LEASE,
+    }
     if next_offset is not None:
-        values["next_offset"] = _at_least(position.c.next_offset, next_offset)
+        values |= {"next_offset": _at_least(position.c.next_offset, next_offset), "suspect": null()}
     mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
     return conn.execute(update(position).where(mine).values(**values)).rowcount == 1
 

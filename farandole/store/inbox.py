@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, delete, func, select
 from farandole.store.buckets import Buckets
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
-from farandole.store.fence import hold, lock_order, move, release, take_over
+from farandole.store.fence import hold, lock_order, move, release, suspect, take_over
 from farandole.store.outcomes import Outcomes
 from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import checkpoint, dedup, now_ms, outbox
@@ -37,6 +37,10 @@ class Inbox:
     def take_over(self, topic: str, topic_id: str, partition: int, owner: str, epoch: int = 0) -> Taken:
         """Become the owner of a partition: from here what an older owner writes affects nothing."""
         return take_over(self._database, self._pipeline, Lane(topic, topic_id, partition, 0, epoch), owner)
+
+    def suspect(self, lane: Lane, offset: int) -> None:
+        """Note the record that is about to be handled, where processes have died before. Raises Fenced."""
+        suspect(self._database, self._pipeline, lane, offset)
 
     def release(self, lanes: Sequence[Lane]) -> None:
         """End in order: the next owner finds nobody before it."""

@@ -28,12 +28,18 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A partition just taken over. A `previous_owner` means that its last owner did not end in order."""
+    """A partition just taken over. A `previous_owner` means that its last owner did not end in order.
+
+    `crashes` counts such owners in a row that hardly came any further; `suspect` is the offset
+    of the one record that the last of them had in hand, if it was careful.
+    """
 
     next_offset: int | None
     ledger_offset: int
     fence: int
     previous_owner: str | None
+    crashes: int = 0
+    suspect: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

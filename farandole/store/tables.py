@@ -71,6 +71,10 @@ position = _table(
         _number("fence"),
         Column("owner", Text),
         _number("lease_until"),
+        # owners in a row that did not end in order at the same offset, and the record the last was careful about
+        Column("crashes", Integer, nullable=False, server_default="0"),
+        _number("crashed_at", None, null=True),
+        _number("suspect", None, null=True),
     ],
     ("pipeline", "epoch", "topic_id", "partition"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class NumberDoubled:
 
 
 def double(number: NumberSent) -> NumberDoubled:
+    if number.kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     if number.kind == "bad":
         raise ValueError(f"number {number.n} is bad")
     return NumberDoubled(number.n * 2, number.key)

@@ -116,6 +116,15 @@ class World:
         producer.flush(60)
         self.sent = start + count
 
+    def tell(self, n: int, kind: str) -> None:
+        """One event, as it stands."""
+        producer = Producer({"bootstrap.servers": self.stack.bootstrap_servers, "partitioner": "murmur2_random"})
+        out = BytesIO()
+        out.write(b"\x00" + self.ids[self.input].to_bytes(4, "big"))
+        fastavro.schemaless_writer(out, self.schemas[self.input], {"n": n, "key": f"k{n % 997}", "kind": kind})
+        self._send(producer, n, out.getvalue())
+        producer.flush(30)
+
     def _send(self, producer: Producer, n: int, value: bytes) -> None:
         headers = [("ce_id", f"{self.name}-{n}".encode()), ("ce_source", b"/chaos"), ("ce_type", self.input.encode())]
         while True:

@@ -34,6 +34,9 @@ def _inbox() -> None:
         _column("fence", number, "0"),
         _column("owner", text, null=True),
         _column("lease_until", number, "0"),
+        _column("crashes", integer, "0"),
+        _column("crashed_at", number, null=True),
+        _column("suspect", number, null=True),
         sa.PrimaryKeyConstraint("pipeline", "epoch", "topic_id", "partition", name="position_pkey"),
     )
     op.create_table(
