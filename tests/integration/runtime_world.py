@@ -200,7 +200,13 @@ class World:
         return {"n": n, "key": key or f"k{n % 17}", "kind": kind, "amount": amount}
 
     def send(
-        self, numbers: Iterable[int], *, kind: str = "good", amount: Any = 1, identity: str | None = None, partition: int = -1
+        self,
+        numbers: Iterable[int],
+        *,
+        kind: str = "good",
+        amount: Any = 1,
+        identity: str | None = None,
+        partition: int = -1,
     ) -> None:
         """Numbers with an id of their own each."""
         topic = self.module.SENT
@@ -324,7 +330,11 @@ class World:
 
     def wait_drained(self, pipeline: str | Declaration, timeout: float = 40.0) -> None:
         """Until its lag is 0."""
-        until(lambda: self.lag(pipeline) == 0, timeout, lambda: f"lag {self.lag(pipeline)}\n{said[-5:]}\n{self.log()[-2000:]}")
+        until(
+            lambda: self.lag(pipeline) == 0,
+            timeout,
+            lambda: f"lag {self.lag(pipeline)}\n{said[-5:]}\n{self.log()[-2000:]}",
+        )
 
     def _ends(self, topic: str) -> dict[int, int]:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "nobody", "log_level": 0})
@@ -376,7 +386,9 @@ class World:
         counted: dict[str, set[Any]] = {}
         for entry in self.entries(pipeline):
             for why, offsets in (entry["span"] or {"filtered": {}})["filtered"].items():
-                counted.setdefault(why, set()).update((entry["span"]["topic"], entry["span"]["partition"], o) for o in offsets)
+                counted.setdefault(why, set()).update(
+                    (entry["span"]["topic"], entry["span"]["partition"], o) for o in offsets
+                )
         return {why: len(offsets) for why, offsets in counted.items()}
 
 
