@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farandole.declaration import Declaration
-from farandole.errors import FarandoleError, LedgerIncomplete
+from farandole.errors import BrokerUnreachable, Fenced, LedgerIncomplete
 from farandole.event import Record
 from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
-from farandole.kafka.sink import Session
+from farandole.kafka.sink import Session, Spoiled
 from farandole.kafka.source import Source
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
-from farandole.owned import RUNNING, STOPPED, Ended, Owned
+from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
 from farandole.rewind import Found, Start, where_to_start
 from farandole.store import Store
@@ -30,6 +30,12 @@ from farandole.store.waiting import Member
 CRASHES, CAREFUL = 2, 500
 """After so many ends in disorder at one offset, so many records are handled one at a time."""
 FINAL = ("done", "caught", "resolved", "expired")
+REMEDIES = {
+    "rewind.requested": "to go on where it was, set the group to {position}, or declare on_rewind = 'ignore'",
+    "data.truncated": "the topic was restored or made anew; what was settled stands in the ledger",
+    "ledger.incomplete": "keep database and topics as they are, and set the group to the first of these offsets",
+}
+"""What a person can do about a partition that was stopped."""
 
 
 @dataclass(slots=True)
@@ -66,7 +72,10 @@ class Takeover:
         point("assign.after_tail")
         committed = self.source.committed([owned.key for owned in partitions])
         for owned in partitions:
-            self._start(owned, taken[owned.key], tails[owned.key], end, committed[owned.key])
+            try:
+                self._start(owned, taken[owned.key], tails[owned.key], end, committed[owned.key])
+            except Fenced as fenced:
+                owned.phase, owned.why = GONE, str(fenced)
 
     def _open(self, owned: Owned) -> None:
         owned.session = owned.session or self.session(f"{self.declaration.name}-{owned.topic}-{owned.partition}")
@@ -85,12 +94,12 @@ class Takeover:
         with self.reader(LEDGER_TOPIC) as reader:
             end = reader.ends()[at]
             start = min(end, *(t.ledger_offset for t in taken.values()))
+            name = self.declaration.name.encode()
             for batch in reader.read({at: start}, until={at: end}):
                 for raw in batch:
-                    entry = Entry.of(
-                        self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers)
-                        or {"kind": "fact", "pipeline": "", "id": ""}
-                    )
+                    if raw.value is None or name not in raw.value:
+                        continue  # another pipeline's, by far the most on a first start: not even decoded
+                    entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {})
                     if entry.pipeline == self.declaration.name:
                         self._sort(entry, tails, mine)
         return tails, end
@@ -121,12 +130,10 @@ class Takeover:
         start = where_to_start(found, first, self.declaration.on_rewind)
         if start.prove and taken.next_offset is not None:
             start = self._proven(owned, taken.next_offset, start, tail)
-        self._apply(
-            owned, tail, end, taken.next_offset if start.stop and taken.next_offset is not None else start.offset
-        )
+        self._apply(owned, tail, end, _settled(start, taken))
         owned.session.ledger_offset = end - 1
         owned.next_offset = owned.seen = start.offset
-        owned.tries = 0
+        owned.tries, owned.ended = 0, []
         if taken.crashes >= CRASHES:
             owned.careful_until = min(high, start.offset + CAREFUL)
             owned.killer = -1 if taken.suspect is None else taken.suspect
@@ -138,13 +145,22 @@ class Takeover:
                 **{k: v for k, v in start.detail.items() if k != "at"},
             )
         if start.stop:
-            owned.phase, owned.why = STOPPED, start.fact
+            self._stop(owned, start)
             return
         owned.phase = RUNNING
         if start.fact:
             owned.ended.append(Ended([], [self._fact(owned, start)]))
         elif never:
             owned.ended.append(Ended([], []))  # commit where it begins, so that nobody takes it for expired
+
+    def _stop(self, owned: Owned, start: Start) -> None:
+        """Not at all, until a person says so: the fact is written, and the committed offset left as it was found."""
+        try:
+            owned.session.publish([self._fact(owned, start)], None, self.source.membership(), LEDGER_TOPIC)
+        except Spoiled as spoiled:
+            raise BrokerUnreachable(spoiled.message, place=spoiled.place, hint="it is tried again") from spoiled
+        remedy = REMEDIES[start.fact].format(**{"position": "", **start.detail})
+        owned.phase, owned.why = STOPPED, f"{start.fact}: {remedy}"
 
     def _fact(self, owned: Owned, start: Start) -> Record:
         return self.books.fact(owned, start.fact, start.detail)
@@ -163,7 +179,7 @@ class Takeover:
         told = LedgerIncomplete(
             f"{len(missing)} records below the committed offset have no outcome in the ledger: {missing[:10]}",
             place=f"{owned.topic}[{owned.partition}]",
-            hint="keep the database and the topics as they are and reset the group to the first of these offsets",
+            hint=REMEDIES["ledger.incomplete"],
         )
         self.say("ledger.incomplete", error=str(told))
         return Start(start.offset, "ledger.incomplete", {"missing": ",".join(map(str, missing[:100]))}, stop=True)
@@ -187,11 +203,16 @@ class Takeover:
         finished = [e.id for e in tail.entries.values() if e.state in FINAL]
         told = Settlement(lane, outcomes, position, end, decided, finished, closed)
         if self.store.inbox.settle([told]):
-            raise FarandoleError(
-                "another instance took the partition over meanwhile", place=f"{owned.topic}[{owned.partition}]"
-            )
+            raise Fenced("another instance took the partition over meanwhile", place=str(lane))
         if waiting and self.declaration.join:
             self.store.waiting.restore(lane, waiting, self.declaration.join.within)
+
+
+def _settled(start: Start, taken: Taken) -> int:
+    """Up to where everything is settled, by what the ledger says now; a gap is passed with the fact of it."""
+    if start.stop and taken.next_offset is not None:
+        return taken.next_offset
+    return int(start.detail["from"]) if start.fact == "data.gap" else start.offset
 
 
 def _outcomes(entry: Entry) -> list[Outcome]:

@@ -115,8 +115,8 @@ class Session:
         self._producer = producer
         self.opened += 1
 
-    def publish(self, records: Sequence[Record], offset: Commit, membership: Any, ledger: str) -> None:
-        """One transaction: all records and the consumed offset, or nothing.
+    def publish(self, records: Sequence[Record], offset: Commit | None, membership: Any, ledger: str) -> None:
+        """One transaction: all records and the consumed offset (None: it stays as it is), or nothing.
 
         Afterwards :attr:`ledger_offset` is the highest offset a record got on the topic `ledger`.
         Raises Fenced (somebody else owns the partition), Refused (one record, nothing was written) or
@@ -135,7 +135,7 @@ class Session:
             raise
 
     def _in_transaction(
-        self, producer: Producer, records: Sequence[Record], offset: Commit, membership: Any, ledger: str
+        self, producer: Producer, records: Sequence[Record], offset: Commit | None, membership: Any, ledger: str
     ) -> None:
         producer.begin_transaction()
         point("txn.begun")
@@ -146,7 +146,8 @@ class Session:
         # answered "concurrent transactions" and retried, and a retry makes the session unfit for another use
         producer.flush(COMMIT_TIMEOUT)
         point("txn.ledger_produced")
-        producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
+        if offset is not None:
+            producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
         point("txn.offsets_sent")
         point("txn.commit_sent", after=0.001)
         try:
