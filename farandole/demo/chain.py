@@ -76,7 +76,8 @@ class Chain:
         started, before = self._clock.monotonic(), self._tally.records(LANDED)
         with self._running(), self._feeding(days) as fed:
             while not fed.is_set():
-                self._turn({"files written": (self._written, days * 48)})
+                self._turn({"files written": (self._written, max(self._written, days * 48))})
+            self._display.counts({"files written": (self._written, self._written)})
             wanted = expected(str(self._raw), Sources("topology/sources").all()[0])
             played = Played(wanted)
             played.seconds["feeds written"] = self._clock.monotonic() - started

@@ -133,14 +133,13 @@ def _set_aside(settings: Settings, display: Display) -> None:
 
 
 def _lake(settings: Settings) -> Lake:
-    lake = Lake(settings.lake if "://" in settings.lake else str(Path(settings.lake).absolute()))
-    if not lake.folder.local:
+    if "://" in settings.lake:
         raise FarandoleError(
             f"the demo's feeds are written to a folder, and the lake is {settings.lake}",
             place="FARANDOLE_LAKE",
             hint="unset it, or name a folder",
         )
-    return lake
+    return Lake(str(Path(settings.lake).absolute()))
 
 
 def _newest(tally: Tally, stories: Collection[str]) -> str:
