@@ -10,6 +10,7 @@ SYNC := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV) sync --froz
 export PYTHONPATH :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup demo up down test check lint types models unit contract itest chaos soak bench schemas fmt clean
 
 help: ## what can be made
