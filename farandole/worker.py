@@ -237,13 +237,22 @@ class Worker:
                 self._drop(self.owned[key])
 
     def _bury(self) -> None:
-        """Partitions that were fenced, or stopped, while they were ours."""
+        """Partitions that were fenced while they were ours, and those whose next record is not there any more."""
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-                self._drop(owned)
-                self.assigned([owned.key])  # the group will say that it is lost; should it stay ours, take it again
-                self.owned[owned.key].due = self.clock.monotonic() + FENCED_PAUSE
+                self._anew(owned, FENCED_PAUSE)  # the group will say that it is lost; if not, take it again
+            elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
+                self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
+                self._anew(owned, 0.0)
+
+    def _anew(self, owned: Owned, pause: float) -> None:
+        """Take a partition over once more, as if it had just been assigned."""
+        self._drop(owned)
+        self.source.hold([owned.key])
+        self.source.lost_offsets.discard(owned.key)
+        self.assigned([owned.key])
+        self.owned[owned.key].due = self.clock.monotonic() + pause
 
     def _drop(self, owned: Owned) -> None:
         owned.phase = GONE
@@ -302,7 +311,10 @@ class Worker:
             quiet = quiet if ready and self.drained() else now
             if now - quiet > 1.0:
                 break
+        error = None if self.stopping.is_set() else stopped(list(self.owned.values()))
         self.close()
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """SIGTERM: as a revoke of everything, with the longer grace."""
@@ -316,10 +328,11 @@ class Worker:
 
 
 def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
-    """The error of a service that can do nothing any more: every partition it owns was stopped."""
-    if partitions and all(o.phase == STOPPED for o in partitions):
-        whys = "; ".join(sorted({f"{o.topic}[{o.partition}] {o.why}" for o in partitions}))
-        return FarandoleError(
-            f"every partition is stopped: {whys}", hint="the facts stand in the ledger and in the log"
-        )
-    return None
+    """The error of a service that is drained but for partitions that were stopped."""
+    whys = sorted(f"{o.topic}[{o.partition}] {o.why}" for o in partitions if o.phase == STOPPED)
+    if not whys:
+        return None
+    return FarandoleError(
+        "not everything is settled, partitions are stopped:\n" + "\n".join(whys),
+        hint="the facts stand in the ledger: farandole events tail farandole.ledger.v1",
+    )

@@ -54,7 +54,7 @@ class Source:
         self._topics = list(topics)
         self._held: set[Key] = set()
         self.trouble: KafkaError | None = None
-        self.lost_offsets: list[Key] = []
+        self.lost_offsets: set[Key] = set()
         self.topic_ids: dict[str, str] = {}
 
     def subscribe(
@@ -113,7 +113,7 @@ class Source:
         """Keep what an error record says; always False: it is no record."""
         error: KafkaError = message.error()
         if error.code() in _OFFSET_LOST:
-            self.lost_offsets.append((message.topic(), message.partition()))
+            self.lost_offsets.add((message.topic(), message.partition()))
         elif error.code() in _REFUSED:
             raise SettingsError(
                 f"the brokers refuse the consumer: {error.str()}",

@@ -48,6 +48,7 @@ class ListSource:
         self._next: dict[Key, int] = {(topic, 0): 0 for topic in topics}
         self._held: set[Key] = set(self._next)
         self.topic_ids = {topic: f"stage-{topic}" for topic in topics}
+        self.lost_offsets: set[Key] = set()  # nothing is ever lost here
 
     @property
     def partitions(self) -> list[Key]:

@@ -1,0 +1,168 @@
+"""Where a partition starts when its committed offset is not what was left: nothing is skipped or re-run in silence."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from tests.integration.runtime_world import until
+
+
+@pytest.fixture
+def settled(world):
+    """A world in which Double (or Again) has settled ten events on each of two partitions, and is stopped."""
+
+    def settle(pipeline="Double"):
+        world.create(pipeline)
+        world.send(range(10), partition=0)
+        world.send(range(10, 20), partition=1)
+        world.drain(pipeline)
+        world.module.done.clear()
+        return world
+
+    return settle
+
+
+def set_offset(world, pipeline, offset, metadata=None, partition=0):
+    at = TopicPartition(world.module.SENT, partition, offset)
+    if metadata is not None:
+        at = TopicPartition(world.module.SENT, partition, offset, metadata)
+    asked = ConsumerGroupTopicPartitions(world.group(pipeline), [at])
+    for future in world.admin.alter_consumer_group_offsets([asked]).values():
+        future.result()
+
+
+def offset_of(world, pipeline, partition=0):
+    return world.committed(pipeline)[(world.module.SENT, partition)]
+
+
+def test_our_own_commits_carry_a_mark(settled):
+    world = settled()
+    offset, metadata = offset_of(world, "Double")
+    assert offset == 10
+    assert metadata.startswith("farandole/1 ")
+
+
+def test_a_rewind_stops_the_partition_says_so_and_leaves_the_request_standing(settled):
+    world = settled()
+    set_offset(world, "Double", 3)
+    service = world.run("Double")
+    world.send([100], partition=1)
+    until(lambda: 200 in world.outputs())
+    until(lambda: "rewind.requested" in world.facts("Double"))
+    assert world.facts("Double")["rewind.requested"]["committed"] == "3"
+    assert world.facts("Double")["rewind.requested"]["position"] == "10"
+    [line] = world.said("partition.stopped")
+    assert "set the group to 10" in line["why"]
+    service.stop()
+    assert offset_of(world, "Double")[0] == 3  # the request stands
+    assert world.module.done == [("double", 100)]  # nothing ran again
+
+
+def test_setting_the_group_to_where_it_was_ends_the_stop(settled):
+    world = settled()
+    set_offset(world, "Double", 3)
+    service = world.run("Double")
+    until(lambda: world.said("partition.stopped"))
+    service.stop()
+    set_offset(world, "Double", 10)
+    world.send([30], partition=0)
+    world.drain("Double")
+    assert world.module.done == [("double", 30)]
+
+
+def test_a_service_that_is_drained_but_for_a_stopped_partition_ends_with_an_error(settled):
+    world = settled()
+    set_offset(world, "Double", 0)
+    world.send([70], partition=1)
+    process = world.start("Double", "--until-drained")
+    assert process.wait(60) == 1
+    assert world.done() == ["double 70"]
+    assert "not everything is settled, partitions are stopped" in world.log()
+    assert "on_rewind = 'ignore'" in world.log()
+
+
+def test_a_rewind_that_is_ignored_goes_on_from_where_it_was(settled):
+    world = settled("Again")
+    set_offset(world, "Again", 0)
+    world.send([50], partition=0)
+    world.drain("Again")
+    assert world.module.done == [("double", 50)]
+    assert world.facts("Again")["rewind.ignored"]["position"] == "10"
+    assert len(world.outputs()) == 21
+
+
+def test_an_offset_of_ours_below_the_position_is_a_regression_and_runs_nothing_again(settled):
+    world = settled()
+    _, mark = offset_of(world, "Double")
+    set_offset(world, "Double", 4, mark)
+    world.drain("Double")
+    assert world.module.done == []
+    assert world.facts("Double")["offset.regressed"]["committed"] == "4"
+    assert offset_of(world, "Double")[0] == 10
+
+
+def test_a_jump_forward_is_refused_and_every_record_is_settled(settled):
+    world = settled()
+    world.send(range(20, 30), partition=0)
+    set_offset(world, "Double", 20)
+    service = world.run("Double")
+    until(lambda: len(world.outputs()) == 30)
+    world.wait_drained("Double")
+    service.stop()
+    assert world.facts("Double")["offset.fast_forward.refused"]["committed"] == "20"
+    assert world.outputs() == [2 * n for n in range(30)]
+
+
+def test_offsets_that_are_gone_are_an_expiry_and_it_goes_on(settled):
+    world = settled()
+    for future in world.admin.delete_consumer_groups([world.group("Double")]).values():
+        future.result()
+    world.send([60], partition=0)
+    world.drain("Double")
+    assert world.module.done == [("double", 60)]
+    assert world.facts("Double")["offset.expired"]["committed"] == "none"
+
+
+def test_records_that_retention_ate_are_a_gap_with_its_exact_range(settled):
+    world = settled()
+    world.send(range(20, 30), partition=0)  # offsets 10 to 19
+    for future in world.admin.delete_records([TopicPartition(world.module.SENT, 0, 15)]).values():
+        future.result()
+    world.drain("Double")
+    gap = world.facts("Double")["data.gap"]
+    assert (gap["from"], gap["to"]) == ("10", "15")
+    assert sorted(n for _, n in world.module.done) == [25, 26, 27, 28, 29]
+
+
+def test_records_that_retention_eats_under_a_running_service_are_a_gap_too(world):
+    world.partitions = 1
+    world.create("Slow")
+    service = world.run("Slow")
+    until(lambda: any(o.phase == "running" for o in service.worker.owned.values()))
+    world.module.gate.clear()
+    world.send(range(5000))  # more than a window: the partition is held
+    until(lambda: any(len(o.window) >= 2000 for o in service.worker.owned.values()))
+    held = until(lambda: next(o.seen for o in service.worker.owned.values()))
+    for future in world.admin.delete_records([TopicPartition(world.module.SENT, 0, held + 500)]).values():
+        future.result()
+    world.module.gate.set()
+    world.wait_drained("Slow")
+    service.stop()
+    gap = world.facts("Slow")["data.gap"]
+    assert int(gap["to"]) == held + 500
+    assert held <= int(gap["from"]) < held + 500
+    lost = int(gap["to"]) - int(gap["from"])
+    assert world.outputs() == [2 * n for n in range(5000) if not int(gap["from"]) <= n < int(gap["to"])]
+    assert len(world.runs("Slow", "done")) == 5000 - lost
+
+
+def test_a_mark_of_ours_ahead_of_the_ledger_stops_and_names_what_has_no_outcome(settled):
+    world = settled()
+    world.send(range(20, 30), partition=0)
+    set_offset(world, "Double", 15, "farandole/1 10 1 99")
+    service = world.run("Double")
+    until(lambda: "ledger.incomplete" in world.facts("Double"))
+    assert world.facts("Double")["ledger.incomplete"]["missing"] == "10,11,12,13,14"
+    service.stop()
+    assert world.module.done == []
