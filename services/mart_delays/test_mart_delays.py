@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 
 from farandole import Interval
 from farandole.lake import Lake
+from farandole.testing import Stage
 from schemas.events import TableMerged
 from services.mart_delays.handlers import refresh
+from services.mart_delays.pipeline import MartDelays
 
 AT = datetime(2013, 1, 1, 10, tzinfo=UTC)
 HOUR = Interval(AT, datetime(2013, 1, 1, 11, tzinfo=UTC))
@@ -36,3 +38,17 @@ def test_a_flight_meets_the_weather_of_its_origin_and_hour_or_none(tmp_path: Pat
     assert (done.interval, done.rows) == (HOUR, 2)
     rows = pq.read_table(done.uri.removeprefix("file://")).to_pylist()
     assert [(row["flight"], row["temp"]) for row in rows] == [(1, 1.0), (2, None)]
+
+
+def test_an_hour_is_refreshed_once_when_both_its_feeds_are_in(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    flights = merged(lake, tmp_path, "flights", [{"carrier": "UA", "flight": 1, "origin": "EWR"}])
+    weather = merged(lake, tmp_path, "weather", [{"origin": "EWR", **dict.fromkeys(WEATHER, 1.0)}])
+    stage = Stage(MartDelays, {Lake: lake})
+
+    stage.tell(flights, TableMerged("planes", HOUR, 3))
+    assert (stage.sent, stage.waiting) == ([], [flights])
+
+    stage.tell(weather, flights)
+    assert [(event.interval, event.rows) for event in stage.sent] == [(HOUR, 1)]
+    assert (len(stage.filtered), stage.waiting) == (1, [])

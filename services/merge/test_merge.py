@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from farandole import Attempt, Interval, Retry
 from farandole.find import find_declaration
-from farandole.lake import Lake
+from farandole.lake import Lake, TableBusy
+from farandole.testing import Stage
 from schemas.events import TableMerged, TableStaged
 from services.merge.handlers import merge
 
@@ -36,3 +38,37 @@ def test_only_a_busy_table_is_tried_again() -> None:
 
     assert step.retry == Retry(8, only="TableBusy", backoff="50ms..2s")
     assert step.effect == "idempotent"
+
+
+class BusyOnce(Lake):
+    """A lake whose table is taken at the first try."""
+
+    tries = 0
+
+    def merge(self, table: str, uri: str, key: tuple[str, ...], *, repeat: str = "") -> Any:
+        """Busy the first time."""
+        self.tries += 1
+        if self.tries == 1:
+            raise TableBusy(f"{table} is being written to")
+        return super().merge(table, uri, key, repeat=repeat)
+
+
+def test_a_busy_table_is_merged_into_a_little_later(tmp_path: Path) -> None:
+    lake = BusyOnce(str(tmp_path / "lake"))
+    stage = Stage("merge", {Lake: lake})
+
+    stage.tell(staged(tmp_path))
+    assert stage.sent == []
+
+    stage.wait("2s")
+    assert (stage.sent, lake.tries) == ([TableMerged("orders", HOUR, rows=1, deleted=1, version=1)], 2)
+
+
+def test_a_worker_that_died_in_the_middle_merges_nothing_twice(tmp_path: Path) -> None:
+    lake = BusyOnce(str(tmp_path / "lake"))
+    stage = Stage("merge", {Lake: lake})
+
+    stage.tell(staged(tmp_path))
+    stage.restart()
+
+    assert (stage.sent, lake.tries) == ([TableMerged("orders", HOUR, rows=1, deleted=1, version=1)], 2)

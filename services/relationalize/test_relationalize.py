@@ -11,8 +11,10 @@ from farandole import Interval
 from farandole.errors import DeclarationError
 from farandole.lake import BadRows, Lake
 from farandole.sources.metadata import Sources
+from farandole.testing import Stage, conservation
 from schemas.events import FileLanded, FileQuarantined
 from services.relationalize.handlers import quarantine, stage
+from services.relationalize.pipeline import Relationalize
 
 HOUR = Interval(datetime(2013, 1, 1, 6, tzinfo=UTC), datetime(2013, 1, 1, 7, tzinfo=UTC))
 HEADER = "origin,year,month,day,hour,temp,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib,time_hour\n"
@@ -54,3 +56,23 @@ def test_a_new_source_is_a_file_of_metadata_and_no_code(tmp_path: Path) -> None:
     )
 
     assert [s.table for s in stage(file, sources, lake)] == ["orders"]
+
+
+def test_a_file_that_is_told_twice_is_staged_once(tmp_path: Path) -> None:
+    file, on_stage = landed(tmp_path, HEADER + ROW), Stage(Relationalize, {Lake: Lake(str(tmp_path / "lake"))})
+
+    on_stage.tell(file, file)
+
+    (staged,) = on_stage.sent
+    assert (staged.table, staged.interval, on_stage.duplicates) == ("weather", HOUR, 1)
+
+
+def test_a_bad_file_ends_caught_and_the_next_one_is_not_held_up(tmp_path: Path) -> None:
+    bad = landed(tmp_path, HEADER + ROW.replace("EWR", "XXX"))
+    on_stage = Stage(Relationalize, {Lake: Lake(str(tmp_path / "lake"))})
+
+    on_stage.tell(bad)
+    on_stage.tell(landed(tmp_path, HEADER + ROW), id="mended")
+
+    assert [type(event).__name__ for event in on_stage.sent] == ["FileQuarantined", "TableStaged"]
+    assert ([run.state for run in on_stage.runs], conservation(on_stage)) == (["caught", "done"], [])
