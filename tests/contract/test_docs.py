@@ -166,6 +166,20 @@ def test_the_page_of_headers_names_every_header_that_is_written():
     assert written - named == set()
 
 
+def test_the_page_of_dead_letters_names_every_reason():
+    code = "".join(p.read_text() for p in (ROOT / "farandole").rglob("*.py"))
+    page = (ROOT / "docs/howto/read-dead-letters.md").read_text()
+    assert {reason for reason in re.findall(r'"(decode\.[a-z-]+)"', code) if f"`{reason}`" not in page} == set()
+
+
+def test_the_table_of_taking_over_names_every_fact():
+    code = "".join((ROOT / f"farandole/{name}.py").read_text() for name in ("rewind", "takeover"))
+    page = (ROOT / "docs/internals.md").read_text()
+    facts = re.findall(r'Start\([^()]*?"([a-z]+\.[a-z_.]+)"', code)
+    assert facts
+    assert {fact for fact in facts if f"`{fact}`" not in page} == set()
+
+
 def test_the_map_of_the_code_has_every_module():
     text = (ROOT / "docs/internals.md").read_text()
     library = ROOT / "farandole"
