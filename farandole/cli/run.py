@@ -21,7 +21,7 @@ import click
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_level: str) -> None:
-    r"""Run pipelines as services.
+    """Run pipelines as services.
 
     SERVICE is a folder under services/ or module:object. One service with one instance runs in this process;
     several run as processes of their own, and one that dies is started again.
@@ -31,7 +31,7 @@ def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_l
       farandole run merge
       farandole run landing relationalize merge mart_delays projector
       farandole run merge --instances 2 --until-drained
-    """
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     from farandole.telemetry import configure, logger
 
     configure(log_level)
