@@ -10,7 +10,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -124,7 +124,6 @@ class Kit:
     luck: Callable[[], float] = random.random
     version: str = ""
     instance: str = ""
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, "step"))
 
 
 def advance(run: Run, kit: Kit, database: Any = None) -> None:
@@ -228,17 +227,36 @@ def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseExceptio
     timeout = plan.step.timeout
     if plan.is_async:
         assert kit.loop is not None  # noqa: S101 - the worker starts one where a step is async
-        limited = asyncio.wait_for(plan.function(*arguments), timeout)
-        return asyncio.run_coroutine_threadsafe(limited, kit.loop).result()
-    if timeout is None:
+        asked = asyncio.run_coroutine_threadsafe(plan.function(*arguments), kit.loop)
+    elif timeout is None:
         return plan.function(*arguments)
+    else:
+        asked = _in_a_thread(plan.function, arguments, plan.step.name)
     try:
-        return kit.threads.submit(plan.function, *arguments).result(timeout)
-    except TimeoutError:
+        return asked.result(timeout)
+    except TimeoutError as late:
+        if asked.done():
+            raise  # the author's own
+        asked.cancel()
         if run.cancelled is not None:
             run.cancelled.set()
             run.cancelled = None
-        raise
+        raise TimeoutError(f"{plan.step.name} gave no result within {timeout:g} s") from late
+
+
+def _in_a_thread(function: Callable[..., Any], arguments: list[Any], name: str) -> Future[Any]:
+    """A call that may never return: in a thread of its own, for which nobody waits when the process ends."""
+    asked: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            asked.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
+            asked.set_exception(error)
+
+    asked.set_running_or_notify_cancel()
+    threading.Thread(target=call, name=f"step-{name}", daemon=True).start()
+    return asked
 
 
 def _note(

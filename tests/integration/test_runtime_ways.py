@@ -178,7 +178,8 @@ def test_an_async_step_that_never_answers_is_tried_as_often_as_its_policy_says_a
     world.drain("Silent")
     assert world.module.done == [("asked", 1)] * 2
     [letter] = world.letters("Silent")
-    assert b"TimeoutError" in dict(letter.headers())["farandole-dlq-exception-class"]
+    assert dict(letter.headers())["farandole-dlq-exception-class"] == b"TimeoutError"
+    assert dict(letter.headers())["__dlq.errors.message"] == b"never_answers gave no result within 0.15 s"
 
 
 def test_a_step_that_never_returns_is_given_up_and_does_not_keep_the_service_from_ending(world):
@@ -192,11 +193,13 @@ def test_a_step_that_never_returns_is_given_up_and_does_not_keep_the_service_fro
     assert len(world.letters("Hanging")) == 1
 
 
-def test_a_hundred_steps_that_never_return_leave_threads_for_others(world):
+def test_many_steps_that_never_return_leave_threads_for_others(world):
     world.create("Hanging")
     world.send(range(70))
     world.drain("Hanging")
     assert len(world.module.done) == 140
+    messages = {dict(m.headers())["__dlq.errors.message"] for m in world.letters("Hanging")}
+    assert messages == {b"never_returns gave no result within 0.15 s"}
     assert len(world.letters("Hanging")) == 70
 
 
