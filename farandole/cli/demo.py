@@ -23,7 +23,7 @@ YEAR = 366
 @click.option(
     "--days", default=7, show_default=True, type=click.IntRange(1, YEAR), help="Days of data, from 1 January 2013."
 )
-@click.option("--all", "whole", is_flag=True, help="The whole year: 336,776 flights. Takes its time.")
+@click.option("--all", "whole", is_flag=True, help="The whole year: 336,776 flights, about half an hour.")
 @click.option(
     "--fresh", is_flag=True, help="Begin anew, with new servers; what stood here is kept in a folder beside it."
 )

@@ -22,7 +22,7 @@ def environment(stack, tmp_path_factory):
         **os.environ,
         **stack.environment(),
         "FARANDOLE_STACK": "external",
-        "FARANDOLE_STATE": str(tmp_path_factory.mktemp("demo")),
+        "FARANDOLE_STATE": str(tmp_path_factory.mktemp("demo") / ".farandole"),  # hidden, as it is by default
     }
 
 
