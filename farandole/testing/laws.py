@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 
 def conservation(stage: Stage) -> list[str]:
-    """Every record that was told is done, filtered, waiting, dead, a duplicate or under way: no other state is."""
+    """Every record that was told is done, filtered, waiting, dead, a duplicate or under way: no other state is.
+
+    A record that was read again after a kill may be told a duplicate of itself; one that was run was not filtered.
+    """
     ran = {(cause["topic"], cause["offset"]) for e in stage.ledger if e.kind == "run" for cause in e.triggers}
-    passed: Counter[tuple[str, int]] = Counter()
-    for entry in stage.ledger:
-        if entry.span is not None:
-            for offsets in (entry.span["duplicates"], *entry.span["filtered"].values()):
-                passed.update((entry.span["topic"], offset) for offset in offsets)
-    twice = [f"{topic}@{offset} has two outcomes" for (topic, offset), n in passed.items() if n > 1]
-    twice += [f"{topic}@{offset} was run and was not" for topic, offset in sorted(ran & passed.keys())]
-    missing = stage.told - len(ran | passed.keys()) - stage.open_records
-    return twice + ([f"{missing} of {stage.told} records have no outcome"] if missing else [])
+    filtered: set[tuple[str, int]] = set()
+    again: set[tuple[str, int]] = set()
+    for span in (e.span for e in stage.ledger if e.span is not None):
+        again |= {(span["topic"], offset) for offset in span["duplicates"]}
+        filtered |= {(span["topic"], offset) for offsets in span["filtered"].values() for offset in offsets}
+    told = [f"{topic}@{offset} was run and filtered" for topic, offset in sorted(ran & filtered)]
+    missing = stage.told - len(ran | filtered | again | stage.open_records)
+    return told + ([f"{missing} of {stage.told} records have no outcome"] if missing else [])
 
 
 def one_effect(stage: Stage) -> list[str]:

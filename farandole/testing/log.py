@@ -149,6 +149,10 @@ class ListReader:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def undecided_ends(self) -> dict[int, int]:
+        """As `ends`: nothing is ever undecided here."""
+        return self.ends()
+
     def ends(self) -> dict[int, int]:
         """The end of the only partition."""
         return {0: len(self._records)}

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ from farandole.ledger.entry import LEDGER_TOPIC, Entry
 from farandole.locality import locality
 from farandole.match import Matcher
 from farandole.outcome import Books
-from farandole.owned import Owned
+from farandole.owned import WRITTEN, Owned
 from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit, Run
@@ -181,9 +182,13 @@ class Stage:
         return self._worker.lanes.running
 
     @property
-    def open_records(self) -> int:
-        """Records that have no outcome yet: their runs, or those before them, wait for another attempt."""
-        return sum(owned.open for owned in self._worker.owned.values())
+    def open_records(self) -> set[tuple[str, int]]:
+        """Topic and offset of records whose outcome is not written yet: they wait, or one before them does."""
+        owned = self._worker.owned.values()
+        unwritten = {(o.topic, slot.offset) for o in owned for slot in o.window if slot.state != WRITTEN}
+        return unwritten | {
+            (o.topic, at) for o in owned for at in range(o.seen, len(self._log.topics.get(o.topic, ())))
+        }
 
     @property
     def told(self) -> int:
@@ -204,9 +209,16 @@ class Stage:
         return cast("_Inline", self._worker.lanes)
 
     def _turn(self) -> None:
-        self._worker.turn()
-        while self._source.unread():
+        """Turn until nothing moves: a batch may need several turns, of which the last one changes nothing."""
+        before: Any = None
+        while (now := self._moved()) != before or self._source.unread():
+            before = now
             self._worker.turn()
+
+    def _moved(self) -> Any:
+        owned = self._worker.owned.values()
+        settling = len(self._worker.settler.unsettled)
+        return self._log.transactions, settling, [(o.phase, o.seen, o.open, len(o.window)) for o in owned]
 
     def _opened(self) -> tuple[ListSource, Worker]:
         """A worker over what is there. Numbers of partitions are 1, and nothing has to be waited for."""
@@ -274,6 +286,16 @@ class _OneByOne:
     """What stands in for a pool of threads."""
 
     map = staticmethod(map)
+
+    @staticmethod
+    def submit(act: Callable[[], Any]) -> Future[Any]:
+        """Done at once; what it raises is told when the result is asked for."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(act())
+        except Exception as error:  # noqa: BLE001 - as a pool does
+            future.set_exception(error)
+        return future
 
 
 class _Done:
