@@ -188,7 +188,7 @@ class Intake:
         if running.over:
             slot.owned.end(slot, "duplicate")
         else:
-            running.copies.append(slot)
+            running.copies.append(reading)
 
     def _conflicts(self, reading: Reading) -> bool:
         """Same key, other content: by default a dead letter, never a silent drop."""
@@ -298,7 +298,10 @@ class Intake:
                 self.in_flight.pop(one.run.key, None)
 
     def drop(self, owned: Owned) -> None:
-        """The partition is gone: nothing of it counts any more."""
+        """The partition is gone: nothing of it counts any more, and copies elsewhere ask again."""
+        for run in self.in_flight.values():
+            if run.home is owned and not run.over:
+                self.blocked += [copy for copy in run.copies if copy.owned is not owned]
         self.in_flight = {key: run for key, run in self.in_flight.items() if run.home is not owned}
         self.blocked = [r for r in self.blocked if r.owned is not owned]
         self._starting = [run for run in self._starting if run.home is not owned]

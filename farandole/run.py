@@ -85,7 +85,7 @@ class Run:
     over: bool = False  # ended and collected; it stays known until SQL was told
     known: Any = None  # found settled meanwhile: a duplicate after all
     stored: list[Any] = field(default_factory=list)
-    copies: list[Any] = field(default_factory=list)  # slots of the same key that came while it was under way
+    copies: list[Any] = field(default_factory=list)  # readings of the same key that came while it was under way
     cancelled: threading.Event | None = None
 
     @property

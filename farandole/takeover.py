@@ -87,12 +87,16 @@ class Takeover:
         return taken
 
     def _tails(self, partitions: Sequence[Owned], taken: Mapping[Any, Taken]) -> tuple[dict[Any, Tail], int]:
-        """One read of our ledger partition, from the oldest offset that any of these knows, to its stable end."""
+        """One read of our ledger partition, from the oldest offset that any of these knows, to its end.
+
+        To the end, not to what is stable now: a transaction of somebody else that began earlier and is still open
+        hides what a predecessor committed after it. The sessions are open, so nothing of theirs comes later.
+        """
         tails = {owned.key: Tail() for owned in partitions}
         mine = {(o.lane.topic_id, o.partition): o.key for o in partitions if o.lane}
         at = self.books.ledger_partition
         with self.reader(LEDGER_TOPIC) as reader:
-            end = reader.ends()[at]
+            end = reader.undecided_ends()[at]
             start = min(end, *(t.ledger_offset for t in taken.values()))
             name = self.declaration.name.encode()
             for batch in reader.read({at: start}, until={at: end}):

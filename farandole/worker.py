@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from farandole.clock import Clock
@@ -19,7 +20,7 @@ from farandole.intake import Intake
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
 from farandole.outcome import Books
-from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Owned
+from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
 from farandole.points import point
 from farandole.settle import Settler
 from farandole.store import Store
@@ -65,6 +66,7 @@ class Worker:
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
         self._backlog: deque[RawRecord] = deque()
+        self._settling: Future[list[Ended]] | None = None
         self._looked = 0.0
         self._swept = 0.0
 
@@ -124,16 +126,28 @@ class Worker:
                 owned.add(self.books.ended(run))
                 self.done += 1
             for copy in run.copies:
-                copy.owned.end(copy, "duplicate")
+                copy.owned.end(copy.slot, "duplicate")
 
     def _commit(self) -> None:
         """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
-        if not self.settler.unsettled:
-            self.settler.commit([o for o in self.owned.values() if self._is_due(o)])
-        with self._database():
-            self.intake.forget(self.settler.settle())
-            self._touch()
+        due = [o for o in self.owned.values() if self._is_due(o)]
+        if due or (self._settling is not None and self._settling.done()):
+            self._settled()
+        if due and not self.settler.unsettled:
+            self.settler.commit(due)
+        if self.settler.unsettled and self._settling is None and self.clock.monotonic() >= self._database_due:
+            self._settling = self.takeover.threads.submit(self.settler.settle)  # meanwhile the next batch is taken
+        elif self._settling is None:
+            with self._database():
+                self._touch()
         self._bury()
+
+    def _settled(self) -> None:
+        """SQL was told of the last transactions, or could not be; until then no partition commits again."""
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            with self._database():
+                self.intake.forget(settling.result())
 
     def _is_due(self, owned: Owned) -> bool:
         if owned.phase != RUNNING or self.clock.monotonic() < owned.due:
@@ -176,7 +190,7 @@ class Worker:
     def _let_flow(self) -> None:
         """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = bool(self.settler.unsettled or self._backlog) or now < self._database_due
+        stalled = bool(self._backlog) or now < self._database_due
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= WINDOW
@@ -197,7 +211,10 @@ class Worker:
     def _take_over(self) -> None:
         now = self.clock.monotonic()
         new = [o for o in self.owned.values() if o.phase == TAKING and now >= o.due]
-        if not new or self.settler.unsettled:
+        if not new:
+            return
+        self._settled()
+        if self.settler.unsettled:
             return
         try:
             self.takeover.take(new, self.source.topic_ids)
@@ -222,7 +239,9 @@ class Worker:
             self._collect()
             if not self.lanes.running:
                 break
-        self.settler.commit([o for o in leaving if o.phase == RUNNING and (o.ended or o.prefix() > o.next_offset)])
+        self._settled()
+        if not self.settler.unsettled:
+            self.settler.commit([o for o in leaving if o.phase == RUNNING and (o.ended or o.prefix() > o.next_offset)])
         with self._database():
             self.intake.forget(self.settler.settle())
             self.store.inbox.release([o.lane for o in leaving if o.lane is not None and o.phase != GONE])
@@ -241,7 +260,9 @@ class Worker:
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-                self._anew(owned, FENCED_PAUSE)  # the group will say that it is lost; if not, take it again
+                self._anew(
+                    owned, FENCED_PAUSE
+                )  # the group will say that it is lost; if not, take it again
             elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
                 self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)
@@ -255,17 +276,22 @@ class Worker:
         self.owned[owned.key].due = self.clock.monotonic() + pause
 
     def _drop(self, owned: Owned) -> None:
+        self._settled()
         owned.phase = GONE
         self.owned.pop(owned.key, None)
         self._pause_until.pop(owned.key, None)
         self.intake.drop(owned)
-        self._backlog = deque(r for r in self._backlog if (r.topic, r.partition) != owned.key)
+        self._forget_backlog(owned)
         self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
         for run in self.intake.in_flight.values():
             if run.home is owned and run.cancelled is not None:
                 run.cancelled.set()
         if owned.session is not None:
             owned.session.drop()
+
+    def _forget_backlog(self, owned: Owned) -> None:
+        """Records of the partition that were read and not yet looked at: they are read again."""
+        self._backlog = deque(r for r in self._backlog if (r.topic, r.partition) != owned.key)
 
     # ---- quiet times
 

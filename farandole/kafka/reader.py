@@ -93,6 +93,10 @@ class TopicReader:
         """The last stable offset of each partition: nothing below it is undecided."""
         return self._settled(lambda: self._admin.ends(self._all(), committed=True))
 
+    def undecided_ends(self) -> dict[int, int]:
+        """The end of each partition, records of open transactions included: a read up to here waits for all of them."""
+        return self._settled(lambda: self._admin.ends(self._all(), committed=False))
+
     def offsets_at(self, milliseconds: int) -> dict[int, int]:
         """The first offset of each partition at or after a time (milliseconds since 1970)."""
         return self._settled(lambda: self._admin.offsets_at(self._all(), milliseconds))
