@@ -301,7 +301,8 @@ class Worker:
         if now - self._looked < 1.0 or self.lanes.running or self._backlog:
             return  # the client counts as read what stands in the backlog
         self._looked = now
-        quiet = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
+        still = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
+        quiet = [o for o in still if not o.back]  # where it was set back, the client has read on
         for key, position in self.source.positions([o.key for o in quiet]).items():
             owned = self.owned[key]
             owned.seen = max(owned.seen, position)
