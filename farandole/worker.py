@@ -302,7 +302,7 @@ class Worker:
             return  # the client counts as read what stands in the backlog
         self._looked = now
         still = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
-        quiet = [o for o in still if not o.back]  # where it was set back, the client has read on
+        quiet = [o for o in still if not self.source.held(o.key)]  # the client may stand elsewhere until it is placed
         for key, position in self.source.positions([o.key for o in quiet]).items():
             owned = self.owned[key]
             owned.seen = max(owned.seen, position)
