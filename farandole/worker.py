@@ -260,9 +260,7 @@ class Worker:
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-                self._anew(
-                    owned, FENCED_PAUSE
-                )  # the group will say that it is lost; if not, take it again
+                self._anew(owned, FENCED_PAUSE)  # the group will say that it is lost; if not, take it again
             elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
                 self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)

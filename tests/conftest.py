@@ -19,7 +19,6 @@ import pytest
 from farandole.errors import StackError
 from farandole.stack.launcher import Stack
 
-
 QUICK = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "1000"}
 """Who was killed is missed after three seconds: the chaos tests wait for that dozens of times."""
 

@@ -1,6 +1,6 @@
 """The YAML notation: the same value as the Python class, and every mistake with its line and column."""
 
-# ruff: noqa: RUF012 - steps are written as a list, as authors write them
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The author's words: what a class body or a labelled function means."""
 
-# ruff: noqa: RUF012 - steps are written as a list, as authors write them
+
 
 from __future__ import annotations
 
