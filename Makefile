@@ -11,7 +11,7 @@ export PYTHONPATH :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down test check lint types models unit contract itest chaos soak bench schemas fmt clean
+.PHONY: help setup demo up down test check lint types models unit contract itest chaos soak bench schemas docs fmt clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ soak: .venv/.has-all ## what takes minutes by nature
 
 bench: .venv/.has-all ## one hop, against others; needs `make up`
 	$(RUN)/python -m bench.hop $(BENCH)
+
+docs: .venv/.has-all ## write the generated pages of the reference anew
+	$(RUN)/python docs/generate.py
 
 fmt: .venv/.has-all ## format, and mend what can be mended by itself
 	$(RUN)/ruff format

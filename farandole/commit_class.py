@@ -29,8 +29,8 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
     work = {"events": _on_events, "database": _on_database, "outside": _on_outside}[commit_class](kit, store, books)
 
     def guarded(run: Run) -> None:
-        if run.home.phase == GONE:
-            run.state = RunState.DONE  # nobody will write it down
+        if run.home.phase == GONE or (run.home.leaving and not run.started_at):
+            run.state, run.skipped = RunState.DONE, True  # somebody else's: nobody will write it down here
             return
         try:
             work(run)
@@ -56,7 +56,7 @@ def _on_events(kit: Kit, store: Store, books: Books) -> Work:
 
 def _on_database(kit: Kit, store: Store, books: Books) -> Work:
     def work(run: Run) -> None:
-        run.step, run.results, run.outputs, run.emitted, run.steps = 0, [], [], [], []
+        run.step, run.verdict, run.results, run.outputs, run.emitted, run.steps = 0, None, [], [], [], []
         claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset)
         with store.transaction() as conn:
             known = store.inbox.lock_claim(conn, run.home.lane, claim)
@@ -90,11 +90,11 @@ def _decide(run: Run, conn: object, store: Store, books: Books) -> None:
 
 def _on_outside(kit: Kit, store: Store, books: Books) -> Work:
     def work(run: Run) -> None:
-        if not run.decided:
-            if run.state is RunState.RUNNING or run.step < len(kit.plans):
-                advance(run, kit)
-            if run.state not in (RunState.DONE, RunState.CAUGHT):
-                return
+        if run.verdict is None:
+            advance(run, kit)
+        else:
+            run.state = run.verdict  # it had ended, and SQL could not be told
+        if run.state in (RunState.DONE, RunState.CAUGHT):
             with store.transaction() as conn:
                 store.inbox.record_decision(conn, run.home.lane, books.outcomes(run), books.outbox(run))
             run.decided = True

@@ -58,6 +58,7 @@ class Owned:
     tries: int = 0
     last_commit: float = 0.0
     why: str = ""
+    leaving: bool = False  # what has not begun does not begin any more
     back: bool = False  # set back: nothing of it is read before it was placed again
     careful_until: int = 0  # below it one record at a time: processes died here twice in a row
     killer: int = -1  # the offset of the record that they died of

@@ -80,6 +80,9 @@ class Run:
     ended_at: int = 0
     due: float = 0.0
     fence: int = 0
+    verdict: RunState | None = None  # how it ended; kept while the decision waits for SQL
+    sent: bool = False  # the effect at hand was asked for: from here on it may have happened
+    skipped: bool = False  # never begun: its partition is leaving
     decided: bool = False  # SQL has decided: publish, never ask again
     checkpointed: bool = False
     over: bool = False  # ended and collected; it stays known until SQL was told
@@ -160,13 +163,13 @@ _UNSURE = object()
 
 
 def _end(run: Run, state: RunState, kit: Kit) -> None:
-    run.state = state
+    run.state = run.verdict = state
     run.ended_at = kit.clock.millis()
 
 
 def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     """One attempt at one step, with its checkpoints where it has an effect outside or a successor."""
-    effect = plan.step.effect
+    effect, run.sent = plan.step.effect, False
     if not effect:
         point("step.running")
         if database is None:
@@ -188,6 +191,7 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.attempt)
     point("step.claimed")
     point("step.running")
+    run.sent = True
     result = _call(run, plan, kit, database)
     point("effect.acked")
     kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
@@ -327,7 +331,12 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     name = kit.declaration.name
     now = decide(error, run.attempt, plan.step, kit.luck())
     run.first_failed_at = run.first_failed_at or kit.clock.now()
-    if plan.step.effect == "at_most_once" and now.kind != CAUGHT and not (now.kind == AGAIN and plan.step.retry.only):
+    if (
+        run.sent
+        and plan.step.effect == "at_most_once"
+        and now.kind != CAUGHT
+        and not (now.kind == AGAIN and plan.step.retry.only)
+    ):
         run.failure = failure_of(
             error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
         )

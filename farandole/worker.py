@@ -22,15 +22,16 @@ from farandole.lanes import Lanes
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
 from farandole.points import point
+from farandole.run import RunState
 from farandole.settle import Settler
 from farandole.store import Store
 from farandole.takeover import Takeover
+from farandole.upkeep import Upkeep
 
 BATCH = 500
 WINDOW = 2000
 """Records of one partition that may be under way; at the bound it is paused, at half of it resumed."""
 REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
-QUIET_LEDGER = 10.0
 FENCED_PAUSE = 60.0
 """Longer than a session: a zombie learns by then that it owns nothing, and must not fence its successor."""
 BLOCKED_PAUSE = 0.2
@@ -67,8 +68,7 @@ class Worker:
         self._blocked_due = 0.0
         self._backlog: deque[RawRecord] = deque()
         self._settling: Future[list[Ended]] | None = None
-        self._looked = 0.0
-        self._swept = 0.0
+        self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
 
     # ---- the story of a batch
 
@@ -117,7 +117,7 @@ class Worker:
         """Runs that ended become what is written of them."""
         for run in self.lanes.ended():
             owned: Owned = run.home
-            if owned.phase == GONE or self.owned.get(owned.key) is not owned:
+            if run.skipped or owned.phase == GONE or self.owned.get(owned.key) is not owned:
                 continue  # of an older assignment: dropped, whatever it gave
             run.over = True
             if run.known is not None:
@@ -139,7 +139,8 @@ class Worker:
             self._settling = self.takeover.threads.submit(self.settler.settle)  # meanwhile the next batch is taken
         elif self._settling is None:
             with self._database():
-                self._touch()
+                idle = not self.lanes.running and not self._backlog  # the client counts the backlog as read
+                self.upkeep.look(self.owned.values(), idle=idle)
         self._bury()
 
     def _settled(self) -> None:
@@ -190,7 +191,7 @@ class Worker:
     def _let_flow(self) -> None:
         """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = bool(self._backlog) or now < self._database_due
+        stalled = len(self._backlog) >= WINDOW or now < self._database_due
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= WINDOW
@@ -234,11 +235,11 @@ class Worker:
         point("revoke.draining")
         leaving = [self.owned[k] for k in keys if k in self.owned]
         deadline = self.clock.monotonic() + (SHUTDOWN_GRACE if self.stopping.is_set() else REVOKE_GRACE)
-        while any(o.open for o in leaving if o.phase == RUNNING) and self.clock.monotonic() < deadline:
+        for owned in leaving:
+            owned.leaving = True
+        while self._under_way(leaving) and self.clock.monotonic() < deadline:
             self.lanes.wait(0.05)
             self._collect()
-            if not self.lanes.running:
-                break
         self._settled()
         if not self.settler.unsettled:
             self.settler.commit([o for o in leaving if o.phase == RUNNING and (o.ended or o.prefix() > o.next_offset)])
@@ -247,6 +248,12 @@ class Worker:
             self.store.inbox.release([o.lane for o in leaving if o.lane is not None and o.phase != GONE])
         for owned in leaving:
             self._drop(owned)
+
+    def _under_way(self, leaving: Sequence[Owned]) -> bool:
+        """Whether runs of these partitions have begun and not ended; one that waits for its next attempt may wait."""
+        runs = self.intake.in_flight.values()
+        begun = (r for r in runs if r.home in leaving and r.started_at and r.state is not RunState.AGAIN)
+        return any(not (r.over or r.skipped) for r in begun)
 
     def lost(self, keys: list[Key]) -> None:
         """Somebody else owns these already: drop at once, commit nothing."""
@@ -291,25 +298,7 @@ class Worker:
         """Records of the partition that were read and not yet looked at: they are read again."""
         self._backlog = deque(r for r in self._backlog if (r.topic, r.partition) != owned.key)
 
-    # ---- quiet times
-
-    def _touch(self) -> None:
-        """Once in a while: positions behind transaction markers, and how far the ledger is known."""
-        now = self.clock.monotonic()
-        if now - self._looked < 1.0 or self.lanes.running or self._backlog:
-            return  # the client counts as read what stands in the backlog
-        self._looked = now
-        still = [o for o in self.owned.values() if o.phase == RUNNING and not o.window and not o.ended]
-        quiet = [o for o in still if not self.source.held(o.key)]  # the client may stand elsewhere until it is placed
-        for key, position in self.source.positions([o.key for o in quiet]).items():
-            owned = self.owned[key]
-            owned.seen = max(owned.seen, position)
-        for owned in quiet:
-            owned.session.quiet()
-        if now - self._swept >= QUIET_LEDGER and quiet:
-            self._swept = now
-            known = max(o.session.ledger_offset for o in quiet) + 1
-            self.store.inbox.touch_ledger_offset([o.lane for o in quiet if o.lane is not None], known)
+    # ---- from start to end
 
     def drained(self) -> bool:
         """Whether all that was there is settled: nothing under way, and committed equals the end."""
@@ -319,8 +308,6 @@ class Worker:
             return False
         running = [o for o in self.owned.values() if o.phase == RUNNING]
         return all(o.next_offset >= self.source.end_seen(o.key) for o in running)
-
-    # ---- from start to end
 
     def serve(self, *, until_drained: bool = False) -> None:
         """Turn until told to stop, or until drained. Raises what cannot be mended by waiting."""
@@ -345,9 +332,8 @@ class Worker:
         """SIGTERM: as a revoke of everything, with the longer grace."""
         self.stopping.set()
         self.source.hold(list(self.owned))
-        self.revoked(
-            list(self.owned)
-        )  # not inside `close`: there the client answers nobody, and a commit waits for ever
+        # not inside the client's own `close`: there it answers nobody, and a commit waits for ever
+        self.revoked(list(self.owned))
         self.source.close()
         self.lanes.close()
 
