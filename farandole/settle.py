@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
@@ -25,22 +27,35 @@ from farandole.rewind import Mark, mark_of
 from farandole.run import RunState
 from farandole.store.inbox import Inbox, Lane, Settlement
 
+Told = tuple[Owned, Settlement, list[Ended]]
+"""A transaction that was committed, and what SQL is to be told of it."""
+
+
+class _Doubt(NamedTuple):
+    """A transaction of which nobody knows how it ended."""
+
+    owned: Owned
+    mark: Mark
+    prefix: int
+    spoiled: Spoiled
+
 
 class Settler:
     """Writes what has ended; keeps what SQL could not be told yet, and tells it first."""
 
     def __init__(self, source: Source, inbox: Inbox, books: Books, clock: Clock, threads: ThreadPoolExecutor) -> None:
         self._source, self._inbox, self._books, self._clock, self._threads = source, inbox, books, clock, threads
-        self.unsettled: list[tuple[Owned, Settlement, list[Ended]]] = []
+        self.unsettled: list[Told] = []
 
     def commit(self, partitions: Sequence[Owned]) -> None:
         """Moves 1 to 4 for each partition, side by side; the caller waits, so no revoke can slip in between."""
         ready = [p for p in partitions if p.lane is not None and p.session is not None]
-        if len(ready) == 1:
-            self.unsettled += self._published(ready[0])
-        else:
-            for told in self._threads.map(self._published, ready):
-                self.unsettled += told
+        if not ready:
+            return
+        # asked here: in a rebalance's callback the consumer answers this thread alone, and others would wait for ever
+        publish = partial(self._published, self._source.membership())
+        for told in map(publish, ready) if len(ready) == 1 else self._threads.map(publish, ready):
+            self.unsettled += self._resolved(told) if isinstance(told, _Doubt) else told
 
     def settle(self) -> list[Ended]:
         """Move 5. Returns what is settled now; raises DatabaseUnreachable and keeps everything."""
@@ -56,8 +71,8 @@ class Settler:
         self.unsettled = []
         return settled
 
-    def _published(self, owned: Owned) -> list[tuple[Owned, Settlement, list[Ended]]]:
-        """One partition's transaction, repeated until its outcome is known."""
+    def _published(self, membership: Any, owned: Owned) -> list[Told] | _Doubt:
+        """One partition's transaction, repeated while single records of it are refused."""
         lane = owned.lane
         assert lane is not None  # noqa: S101 - `commit` chose it
         while True:
@@ -67,14 +82,13 @@ class Settler:
             records += self._books.span(owned, owned.next_offset, prefix)
             commit = Commit(owned.topic, owned.partition, prefix, str(mark))
             try:
-                owned.session.publish(records, commit, self._source.membership(), LEDGER_TOPIC)
+                owned.session.publish(records, commit, membership, LEDGER_TOPIC)
             except Refused as refused:
                 if not self._give_up(owned, refused):
                     return []
                 continue
             except Spoiled as spoiled:
-                if not self._was_committed(owned, mark, spoiled):
-                    return []
+                return _Doubt(owned, mark, prefix, spoiled)
             except Fenced as fenced:
                 owned.phase, owned.why = GONE, str(fenced)
                 return []
@@ -83,7 +97,12 @@ class Settler:
                 return []
             return [self._told(owned, lane, prefix)]
 
-    def _told(self, owned: Owned, lane: Lane, prefix: int) -> tuple[Owned, Settlement, list[Ended]]:
+    def _resolved(self, doubt: _Doubt) -> list[Told]:
+        owned = doubt.owned
+        assert owned.lane is not None  # noqa: S101 - `commit` chose it
+        return [self._told(owned, owned.lane, doubt.prefix)] if self._was_committed(*doubt) else []
+
+    def _told(self, owned: Owned, lane: Lane, prefix: int) -> Told:
         """The window moves on; what SQL is to be told."""
         ended, owned.ended = owned.ended, []
         owned.written()
@@ -100,7 +119,7 @@ class Settler:
         )
         return owned, settlement, ended
 
-    def _was_committed(self, owned: Owned, mark: Mark, spoiled: Spoiled) -> bool:
+    def _was_committed(self, owned: Owned, mark: Mark, _prefix: int, spoiled: Spoiled) -> bool:
         """Never guess: a new session first (it ends what is open), then what the broker says was committed."""
         try:
             owned.session.open()
