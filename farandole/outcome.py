@@ -137,13 +137,26 @@ class Books:
         return Ended([slot], [self.line(entry)])
 
     def given_up(
-        self, owned: Owned, slots: Sequence[Slot], raw: RawRecord, event: Event | None, key: bytes, failure: Failure
+        self,
+        owned: Owned,
+        slots: Sequence[Slot],
+        raw: RawRecord,
+        event: Event | None,
+        key: bytes,
+        failure: Failure,
+        member: Member | None = None,
     ) -> Ended:
-        """A record that came to no run and cannot: quarantined, in conflict, or expired. Whole, with its reason."""
+        """A record that came to no run and cannot: quarantined, in conflict, or expired. Whole, with its reason.
+
+        `member` is set where it waited in a join: its entry takes the place of the one that says so.
+        """
         entry = self._about(owned, key, event, "dead")
+        if member is not None:
+            entry.id = waiting_id(self.declaration.name, entry.epoch, key)
+            entry.join_key = member.join_key.hex()
         entry.error = _reason(failure)
         entry.okey = raw.key or b""
-        entry.triggers = [_origin("", raw, event)]
+        entry.triggers = [_origin(member.signal if member else "", raw, event)]
         outcome = Outcome(key, entry.id, "dead", 0, digest(raw.value), raw.key or b"", raw.offset)
         return Ended(slots, [self.letter(raw, failure, entry.id, 0), self.line(entry)], [outcome])
 

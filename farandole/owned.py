@@ -22,6 +22,7 @@ class Slot:
     offset: int
     state: int = OPEN
     reason: str = ""
+    noted: int = 0  # a ledger offset at or below that of its outcome, once it is written
 
 
 @dataclass(slots=True)
@@ -53,11 +54,13 @@ class Owned:
     next_offset: int = 0  # committed
     seen: int = 0  # the next record to come
     commits: int = 0
+    ledger_before: int = 0  # no entry of the transaction under way stands below this offset
     open: int = 0
     due: float = 0.0  # a moment on the monotonic clock: when to try again
     tries: int = 0
     last_commit: float = 0.0
     why: str = ""
+    usurped: bool = False  # fenced by somebody who was not its owner: to be taken back at once
     leaving: bool = False  # what has not begun does not begin any more
     back: bool = False  # set back: nothing of it is read before it was placed again
     careful_until: int = 0  # below it one record at a time: processes died here twice in a row
@@ -101,9 +104,14 @@ class Owned:
         """The transaction with all ended records was committed: the window moves on."""
         for slot in self.window:
             if slot.state == ENDED:
-                slot.state = WRITTEN
+                slot.state, slot.noted = WRITTEN, self.ledger_before
         while self.window and self.window[0].state == WRITTEN:
             self.window.popleft()
+
+    def ledger_offset(self) -> int:
+        """From where a successor reads the ledger: the outcomes of all records from `next_offset` on stand there."""
+        ahead = (slot.noted for slot in self.window if slot.state == WRITTEN)
+        return min(ahead, default=self.session.ledger_offset + 1)
 
     def unwritten(self) -> list[Slot]:
         """Records whose outcome waits for the next commit."""

@@ -12,8 +12,8 @@ import threading
 import time
 
 POINTS = (
-    "assign.after_init",
     "assign.after_fence",
+    "assign.after_init",
     "assign.after_tail",
     "intake.polled",
     "claim.after",

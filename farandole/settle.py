@@ -9,6 +9,7 @@ before; then 1 and 3 are the stored bytes, and 5 removes them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.errors import BrokerUnreachable, Fenced
+from farandole.errors import Fenced, Unreachable
 from farandole.kafka.sink import Commit, Refused, Spoiled
 from farandole.kafka.source import Source
 from farandole.ledger.entry import LEDGER_TOPIC
@@ -81,6 +82,7 @@ class Settler:
             records = [record for ended in owned.ended for record in ended.records]
             records += self._books.span(owned, owned.next_offset, prefix)
             commit = Commit(owned.topic, owned.partition, prefix, str(mark))
+            owned.ledger_before = owned.session.ledger_offset + 1
             try:
                 owned.session.publish(records, commit, membership, LEDGER_TOPIC)
             except Refused as refused:
@@ -90,12 +92,19 @@ class Settler:
             except Spoiled as spoiled:
                 return _Doubt(owned, mark, prefix, spoiled)
             except Fenced as fenced:
-                owned.phase, owned.why = GONE, str(fenced)
+                self._fenced(owned, lane, fenced)
                 return []
-            except BrokerUnreachable as away:
+            except Unreachable as away:
                 owned.wait(self._clock.monotonic(), str(away))
                 return []
             return [self._told(owned, lane, prefix)]
+
+    def _fenced(self, owned: Owned, lane: Lane, fenced: Fenced) -> None:
+        """Somebody opened a session for this partition. SQL knows whether it was its owner or a zombie."""
+        owned.phase, owned.why = GONE, str(fenced)
+        with contextlib.suppress(Fenced, Unreachable):
+            self._inbox.check(lane)
+            owned.usurped = True
 
     def _resolved(self, doubt: _Doubt) -> list[Told]:
         owned = doubt.owned
@@ -112,7 +121,7 @@ class Settler:
             lane,
             [outcome for e in ended for outcome in e.outcomes],
             prefix,
-            owned.session.ledger_offset + 1,
+            owned.ledger_offset(),
             [r for e in ended for r in e.published],
             [r for e in ended for r in e.finished],
             [j for e in ended for j in e.closed_joins],
@@ -122,12 +131,12 @@ class Settler:
     def _was_committed(self, owned: Owned, mark: Mark, _prefix: int, spoiled: Spoiled) -> bool:
         """Never guess: a new session first (it ends what is open), then what the broker says was committed."""
         try:
-            owned.session.open()
+            owned.session.reopen()
             _, metadata = self._source.committed([owned.key])[owned.key]
         except Fenced as fenced:
             owned.phase, owned.why = GONE, str(fenced)
             return False
-        except BrokerUnreachable as away:
+        except Unreachable as away:
             owned.wait(self._clock.monotonic(), f"{spoiled}; {away}")
             return False
         if mark_of(metadata) == mark:

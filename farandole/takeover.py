@@ -1,6 +1,6 @@
 """Becoming the owner of partitions: fence, catch up with what Kafka decided, and find where to go on.
 
-A2 a session (fences the predecessor at the broker) · A3 the fence in SQL · A4 the ledger's tail, whose
+A2 the fence in SQL · A3 a session (fences the predecessor at the broker) · A4 the ledger's tail, whose
 outcomes SQL may lack · A5 committed offset against our position · A6 place and go on.
 """
 
@@ -27,7 +27,7 @@ from farandole.store import Store
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
 from farandole.store.waiting import Member
 
-CRASHES, CAREFUL = 2, 500
+CRASHES, CAREFUL = 2, 100
 """After so many ends in disorder at one offset, so many records are handled one at a time."""
 FINAL = ("done", "caught", "resolved", "expired")
 REMEDIES = {
@@ -64,10 +64,11 @@ class Takeover:
 
     def take(self, partitions: Sequence[Owned], topic_ids: Mapping[str, str]) -> None:
         """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
-        list(self.threads.map(self._open, partitions))
-        point("assign.after_init")
+        # SQL first: a zombie that asks it before it opens a session of its own must hear that it has a successor
         taken = {owned.key: self._fence(owned, topic_ids[owned.topic]) for owned in partitions}
         point("assign.after_fence")
+        list(self.threads.map(self._open, partitions))
+        point("assign.after_init")
         tails, end = self._tails(partitions, taken)
         point("assign.after_tail")
         committed = self.source.committed([owned.key for owned in partitions])
@@ -79,6 +80,9 @@ class Takeover:
 
     def _open(self, owned: Owned) -> None:
         owned.session = owned.session or self.session(f"{self.declaration.name}-{owned.topic}-{owned.partition}")
+        lane = owned.lane
+        assert lane is not None  # noqa: S101 - the fence gave it
+        owned.session.check = lambda: self.store.inbox.check(lane)
         owned.session.open()
 
     def _fence(self, owned: Owned, topic_id: str) -> Taken:
@@ -117,10 +121,12 @@ class Takeover:
                     tails[where].offsets.update(offsets)
         for cause in entry.triggers:
             where = mine.get((cause["topic_id"], cause["partition"]))
-            if where is None:
+            if where is not None:
+                tails[where].offsets.add(cause["offset"])
+            elif entry.join_key is None or entry.state != "dead":
                 continue
-            tail = tails[where]
-            tail.offsets.add(cause["offset"])
+            # an expired join is settled by any partition's owner: another one's member may be what SQL was not told
+            tail = tails[where or next(iter(tails))]
             standing = tail.entries.get(entry.id)
             if standing is None or newer(entry, standing):
                 tail.entries[entry.id] = entry
@@ -134,7 +140,7 @@ class Takeover:
         start = where_to_start(found, first, self.declaration.on_rewind)
         if start.prove and taken.next_offset is not None:
             start = self._proven(owned, taken.next_offset, start, tail)
-        self._apply(owned, tail, end, _settled(start, taken))
+        self._apply(owned, tail, taken.ledger_offset if start.stop else end, _settled(start, taken))
         owned.session.ledger_offset = end - 1
         owned.next_offset = owned.seen = start.offset
         owned.tries, owned.ended = 0, []

@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from farandole.clock import Clock
@@ -93,20 +93,26 @@ class Worker:
         if not self._backlog and not any(o.careful for o in self.owned.values()):
             return self.source.poll(BATCH, self._patience())
         self._backlog += self.source.poll(BATCH, 0.0 if self._backlog else 0.1)
-        if not any(o.careful for o in self.owned.values()):
-            records, self._backlog = list(self._backlog), deque()
-            return records
         under_way = self.lanes.running or self.settler.unsettled or any(o.ended for o in self.owned.values())
         if not self._backlog or under_way:
+            if self._settling is not None:
+                wait([self._settling], 0.02)
             return []
+        if free := [r for r in self._backlog if not self._is_careful(r)]:
+            self._backlog = deque(r for r in self._backlog if self._is_careful(r))
+            return free
         record = self._backlog.popleft()
-        owned = self.owned.get((record.topic, record.partition))
+        owned = self.owned[record.topic, record.partition]
         with self._database():
-            if owned is not None and owned.lane is not None and owned.careful and record.offset != owned.killer:
+            if owned.lane is not None and record.offset != owned.killer:
                 self.store.inbox.suspect(owned.lane, record.offset)
             return [record]
         self._backlog.appendleft(record)
         return []
+
+    def _is_careful(self, record: RawRecord) -> bool:
+        owned = self.owned.get((record.topic, record.partition))
+        return owned is not None and owned.careful
 
     def _patience(self) -> float:
         """How long a poll may wait: not at all while runs are under way or something is to be written."""
@@ -186,6 +192,7 @@ class Worker:
             self.say("partition.waits", at=f"{owned.topic}[{owned.partition}]@{offset}", why=why)
         self._pause_until[owned.key] = owned.due
         owned.back = True
+        self._forget_backlog(owned)
         self.source.hold([owned.key])
 
     def _let_flow(self) -> None:
@@ -267,7 +274,9 @@ class Worker:
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-                self._anew(owned, FENCED_PAUSE)  # the group will say that it is lost; if not, take it again
+                self._anew(
+                    owned, 0.0 if owned.usurped else FENCED_PAUSE
+                )  # the group will say that it is lost; if not, take it again
             elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
                 self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)

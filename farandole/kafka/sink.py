@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -89,6 +89,8 @@ class Session:
         self._refused: Refused | None = None
         self._index = 0
         self.opened = 0
+        self.check: Callable[[], None] = lambda: None
+        """Raises Fenced where the partition has another owner; set by who takes the partition over."""
         self.ledger_offset = -1
 
     def open(self) -> None:
@@ -115,6 +117,20 @@ class Session:
         self._producer = producer
         self.opened += 1
 
+    def reopen(self) -> None:
+        """A new session for a partition that is still ours.
+
+        Asked before and after: a zombie that opened one on its own would fence its successor, and publish.
+        Raises Fenced, or what the check raises while it cannot be answered.
+        """
+        self.check()
+        self.open()
+        try:
+            self.check()
+        except BaseException:
+            self.drop()
+            raise
+
     def publish(self, records: Sequence[Record], offset: Commit | None, membership: Any, ledger: str) -> None:
         """One transaction: all records and the consumed offset (None: it stays as it is), or nothing.
 
@@ -123,12 +139,16 @@ class Session:
         Spoiled (unknown outcome: open a new session and read the committed offset).
         """
         if self._producer is None or self._noisy:
-            self.open()
+            self.reopen()
         assert self._producer is not None  # noqa: S101 - open() has just set it
         self._refused = None
         try:
             self._in_transaction(self._producer, records, offset, membership, ledger)
-        except (KafkaException, BufferError) as error:
+        except (
+            KafkaException,
+            BufferError,
+            SystemError,
+        ) as error:  # SystemError: a fatal error met a report's callback
             raise self._after(error) from error
         except Refused:
             self.drop()
@@ -193,7 +213,7 @@ class Session:
 
     def _after(self, error: BaseException) -> FarandoleError:
         """What a failed transaction means; the session is gone either way."""
-        cause = error.args[0] if error.args and isinstance(error.args[0], KafkaError) else None
+        cause = _cause(error)
         producer = self._producer
         refused = self._refused
         if producer is not None and cause is not None and cause.code() not in _FENCED and not cause.fatal():
@@ -231,3 +251,12 @@ class Session:
             with contextlib.suppress(KafkaException):
                 self._producer.purge(blocking=False)
             self._producer = None
+
+
+def _cause(error: BaseException | None) -> KafkaError | None:
+    """What Kafka said, of an error or of what led to it."""
+    while error is not None:
+        if error.args and isinstance(error.args[0], KafkaError):
+            return error.args[0]
+        error = error.__cause__ or error.__context__
+    return None

@@ -38,6 +38,11 @@ class Inbox:
         """Become the owner of a partition: from here what an older owner writes affects nothing."""
         return take_over(self._database, self._pipeline, Lane(topic, topic_id, partition, 0, epoch), owner)
 
+    def check(self, lane: Lane) -> None:
+        """Raise Fenced unless the lane still has its fence."""
+        with self._database.reading() as conn:
+            hold(conn, self._pipeline, lane, lock=False)
+
     def suspect(self, lane: Lane, offset: int) -> None:
         """Note the record that is about to be handled, where processes have died before. Raises Fenced."""
         suspect(self._database, self._pipeline, lane, offset)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from farandole.clock import Clock
 from farandole.store.checkpoints import Checkpoint
 from farandole.store.rows import FINAL, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.waiting import Joined, Member
@@ -20,8 +21,8 @@ Place = tuple[str, int, int]
 class MemoryStore:
     """What a pipeline remembers. It outlives the worker, so that a stage can start one again."""
 
-    def __init__(self) -> None:
-        self.inbox = MemoryInbox()
+    def __init__(self, clock: Clock) -> None:
+        self.inbox = MemoryInbox(clock)
         self.checkpoints = self.inbox.checkpoints
         self.waiting = self.inbox.waiting
 
@@ -37,9 +38,9 @@ class MemoryStore:
 class MemoryInbox:
     """Settled and open keys, positions, and the outbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.checkpoints = MemoryCheckpoints()
-        self.waiting = MemoryWaiting(self)
+        self.waiting = MemoryWaiting(self, clock)
         self._rows: dict[bytes, Known] = {}
         self._positions: dict[tuple[str, int], Taken] = {}
         self._outbox: dict[str, list[OutboxRow]] = {}
@@ -53,6 +54,9 @@ class MemoryInbox:
 
     def release(self, _lanes: Sequence[Lane]) -> None:
         """Nobody waits for it."""
+
+    def check(self, _lane: Lane) -> None:
+        """A stage has one owner."""
 
     def suspect(self, _lane: Lane, _offset: int) -> None:
         """A stage's process does not die."""
@@ -145,14 +149,16 @@ class MemoryCheckpoints:
 class MemoryWaiting:
     """Open joins."""
 
-    def __init__(self, inbox: MemoryInbox) -> None:
-        self._inbox = inbox
+    def __init__(self, inbox: MemoryInbox, clock: Clock) -> None:
+        self._inbox, self._clock = inbox, clock
+        self._due: dict[bytes, float] = {}
         self._sets: dict[bytes, dict[bytes, Member]] = {}
         self._run_by: dict[bytes, tuple[Place, int]] = {}
         self.known: dict[bytes, Known] = {}
 
-    def add(self, lane: Lane, member: Member, complete: Callable[[list[Member]], bool], _within: float) -> Joined:
+    def add(self, lane: Lane, member: Member, complete: Callable[[list[Member]], bool], within: float) -> Joined:
         """A member comes to its set; a set that is whole is run for its sake."""
+        self._due.setdefault(member.join_key, self._clock.monotonic() + within)
         members = self._sets.setdefault(member.join_key, {})
         there = members.get(member.key)
         known = self._inbox.known(0, [member.key]).get(member.key)
@@ -179,6 +185,14 @@ class MemoryWaiting:
             return "waiting"
         return "complete" if here == runs_at or fence > its_fence else "held"
 
+    def expired(self, lane: Lane, limit: int) -> list[tuple[bytes, list[Member]]]:
+        """Open sets whose time is up; whoever asks has them to settle."""
+        now = self._clock.monotonic()
+        late = [key for key, due in self._due.items() if due <= now and self._sets.get(key) and key not in self._run_by]
+        for key in late[:limit]:
+            self._run_by[key] = ((lane.topic_id, lane.partition, -1), lane.fence)
+        return [(key, list(self._sets[key].values())) for key in late[:limit]]
+
     def restore(self, _lane: Lane, _members: Sequence[Member], _within: float) -> None:
         """Nothing was lost."""
 
@@ -187,6 +201,7 @@ class MemoryWaiting:
         gone = {key for key in keys if self.known.pop(key, None) is not None}
         for join_key in joins:
             self._run_by.pop(join_key, None)
+            self._due.pop(join_key, None)
             left = {key: m for key, m in self._sets.pop(join_key, {}).items() if key not in gone}
             if left:
                 self._sets[join_key] = left

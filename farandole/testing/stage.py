@@ -66,7 +66,7 @@ class Stage:
         self._plans = plan(self.declaration, given)
         self._resources = given
         self._class = declared_class(self.declaration, self._plans)
-        self._store = self._database() if self._class == "database" else cast("Store", MemoryStore())
+        self._store = self._database() if self._class == "database" else cast("Store", MemoryStore(self.clock))
         self._source, self._worker = self._opened()
 
     # ---- what a test does

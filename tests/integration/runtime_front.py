@@ -35,7 +35,7 @@ class Front:
                 answer = httpx2.request(self.command, url, content=body, headers=given, trust_env=False)
                 self._answer(answer.status_code, answer.content)
 
-            do_GET = do_POST = do_PUT = handle_one_of_any
+            do_GET = do_POST = do_PUT = handle_one_of_any  # noqa: N815 - as the library calls them
 
             def _answer(self, status: int, body: bytes) -> None:
                 self.send_response(status)

@@ -23,7 +23,7 @@ from typing import Any
 import fastavro
 import structlog
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from farandole.declaration import Declaration
 from farandole.find import find_resources
@@ -151,6 +151,14 @@ class World:
         for future in self.admin.create_topics(wanted).values():
             future.result()
         self.registry.register(f"{LEDGER_TOPIC}-value", ledger_schema())
+
+    def quick_session(self, pipeline: str) -> None:
+        """Let the broker miss a killed member of this group after three seconds."""
+        settings = {"consumer.session.timeout.ms": "3000", "consumer.heartbeat.interval.ms": "1000"}
+        entries = [ConfigEntry(n, v, incremental_operation=AlterConfigOpType.SET) for n, v in settings.items()]
+        asked = ConfigResource(ResourceType.GROUP, self.group(pipeline), incremental_configs=entries)
+        for future in self.admin.incremental_alter_configs([asked]).values():
+            future.result()
 
     def register(self, topic: str, schema: Any = None) -> int:
         """The id of a topic's schema; a schema of the test's own is registered beside it."""
@@ -281,6 +289,10 @@ class World:
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    def owns(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether a process has taken partitions over."""
+        return any(f'-{process.pid}"' in line and '"partitions.taken"' in line for line in self.log().splitlines())
+
     def done(self) -> list[str]:
         """What steps of processes did, a line for each."""
         return self.file.read_text().splitlines() if self.file.exists() else []
@@ -360,6 +372,11 @@ class World:
     def letters(self, pipeline: str) -> list[Message]:
         return self.records(self.declaration(pipeline).dead_letter_topic)
 
+    def why(self, pipeline: str) -> list[tuple[str, str]]:
+        """The stage and the text of each dead letter."""
+        headers = [dict(m.headers()) for m in self.letters(pipeline)]
+        return [(h["farandole-dlq-stage"].decode(), h["__dlq.errors.message"].decode()) for h in headers]
+
     def decode(self, topic: str, value: bytes | None) -> Any:
         schema = ledger_schema() if topic == LEDGER_TOPIC else self.module.SCHEMAS[topic]
         return fastavro.schemaless_reader(BytesIO((value or b"")[5:]), fastavro.parse_schema(schema), None)
@@ -374,9 +391,12 @@ class World:
         return [entry for entry in read if entry["pipeline"] == group]
 
     def runs(self, pipeline: str, state: str = "") -> list[dict[str, Any]]:
-        """The newest entry of each run, or of those in one state."""
-        newest = {e["id"]: e for e in self.entries(pipeline) if e["kind"] == "run"}
-        return [e for e in newest.values() if state in ("", e["state"])]
+        """The entry that stands for each run, or of those in one state: what was settled is not undone by a late entry."""
+        stands: dict[str, dict[str, Any]] = {}
+        for entry in self.entries(pipeline):
+            if entry["kind"] == "run" and not (entry["state"] == "waiting" and entry["id"] in stands):
+                stands[entry["id"]] = entry
+        return [e for e in stands.values() if state in ("", e["state"])]
 
     def facts(self, pipeline: str) -> dict[str, dict[str, str]]:
         return {e["fact"]: e["detail"] for e in self.entries(pipeline) if e["kind"] == "fact"}

@@ -1,0 +1,135 @@
+"""Two signals make one run: once per complete set, whoever saw its last event, and never in silence otherwise."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from farandole.store import open_store
+from tests.integration.runtime_world import until
+
+
+def send_pairs(world, pairs, *, times=1, seed=1, sides=("LEFT", "RIGHT")):
+    told = [(side, n) for n in pairs for side in sides] * times
+    random.Random(seed).shuffle(told)
+    for side, n in told:
+        topic = getattr(world.module, side)
+        value = world.frame(topic, {"pair": f"p{n}", "n": n})
+        world.put(topic, value, f"p{n}", world.headers(f"{side}-{n}"))
+    world.flush()
+
+
+def ids_of(run):
+    return {t["event_id"] for t in run["triggers"]}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_each_complete_set_is_one_run_with_all_its_events_though_an_instance_is_killed_again_and_again(
+    world, stack, database
+):
+    if database == "postgresql":
+        world.database = stack.postgres_url()
+    world.create("Pairs")
+    world.quick_session("Pairs")
+    mortal, _ = world.start("Pairs"), world.start("Pairs")
+    for kill in range(5):
+        until(lambda: world.owns(mortal), 60, world.log)
+        send_pairs(world, range(kill * 20, kill * 20 + 20), times=3, seed=kill)
+        until(lambda before=kill * 20: len(world.records(world.module.PAIRED)) > before, 60, world.log)
+        mortal.kill()
+        mortal.wait()
+        mortal = world.start("Pairs")
+    world.wait_drained("Pairs", 60)
+    met = Counter(v["pair"] for v in world.values(world.module.PAIRED))
+    assert met == Counter(f"p{n}" for n in range(100))
+    ids = Counter(dict(m.headers())["ce_id"] for m in world.records(world.module.PAIRED))
+    assert max(ids.values()) == 1
+    runs = world.runs("Pairs", "done")
+    assert len(runs) == 100
+    for run in runs:
+        n = run["triggers"][0]["event_id"].rpartition("-")[2]
+        assert ids_of(run) == {f"{world.name}-LEFT-{n}", f"{world.name}-RIGHT-{n}"}
+    assert world.runs("Pairs", "waiting") == []
+    assert world.why("Pairs") == []
+
+
+def test_an_event_whose_partner_is_missing_waits_and_says_for_what(world):
+    world.create("Pairs")
+    send_pairs(world, [1, 2])
+    send_pairs(world, [3], sides=["LEFT"])
+    world.drain("Pairs")
+    [waiting] = world.runs("Pairs", "waiting")
+    assert ids_of(waiting) == {f"{world.name}-LEFT-3"}
+    assert waiting["detail"] == {"missing": "right"}
+    store = open_store(world.database, world.group("Pairs"))
+    assert [(s.state, s.signals) for s in store.waiting.waiting()] == [("open", ("left",))]
+    store.close()
+
+
+def test_a_set_is_completed_by_another_instance_after_the_first_has_gone(world):
+    world.create("Pairs")
+    send_pairs(world, range(10), sides=["LEFT"])
+    world.drain("Pairs")
+    send_pairs(world, range(10), sides=["RIGHT"])
+    world.drain("Pairs")
+    assert len(world.runs("Pairs", "done")) == 10
+    assert world.runs("Pairs", "waiting") == []
+    assert sorted(v["n"] for v in world.values(world.module.PAIRED)) == [2 * n for n in range(10)]
+
+
+def test_events_of_a_join_that_waited_too_long_are_letters_whole_and_count_as_dead(world):
+    world.create("Pairs")
+    world.module = world.load(RUNTIME_WITHIN="2s")
+    send_pairs(world, [1], sides=["LEFT"])
+    send_pairs(world, [2], sides=["RIGHT"])
+    service = world.run("Pairs")
+    letters = until(lambda: found if len(found := world.letters("Pairs")) == 2 else None)
+    until(lambda: len(world.runs("Pairs", "dead")) == 2)
+    send_pairs(world, [1], sides=["LEFT"])  # told again, too late
+    world.wait_drained("Pairs")
+    until(lambda: not service.worker.store.waiting.waiting())
+    service.stop()
+    by_side = {m.key(): dict(m.headers()) for m in letters}
+    assert {h["farandole-dlq-reason"] for h in by_side.values()} == {b"join.expired"}
+    assert {h["farandole-dlq-stage"] for h in by_side.values()} == {b"join"}
+    assert b"right did not come within 2 s" in by_side[b"p1"]["__dlq.errors.message"]
+    assert b"left did not come within 2 s" in by_side[b"p2"]["__dlq.errors.message"]
+    assert by_side[b"p1"]["ce_id"].decode() == f"{world.name}-LEFT-1"
+    assert {m.value() for m in letters} == {
+        m.value() for side in ("LEFT", "RIGHT") for m in world.records(getattr(world.module, side))
+    }
+    assert [r["state"] for r in world.runs("Pairs")] == ["dead", "dead"]  # in the place of the entry that says waiting
+    assert len(world.letters("Pairs")) == 2
+    assert world.records(world.module.PAIRED) == []
+
+
+def test_a_late_partner_waits_for_a_set_of_its_own(world):
+    world.create("Pairs")
+    world.module = world.load(RUNTIME_WITHIN="1s")
+    send_pairs(world, [1], sides=["LEFT"])
+    service = world.run("Pairs")
+    until(lambda: len(world.letters("Pairs")) == 1)
+    send_pairs(world, [1], sides=["RIGHT"])
+    until(lambda: len(world.letters("Pairs")) == 2)
+    until(lambda: not service.worker.store.waiting.waiting())
+    service.stop()
+    assert world.records(world.module.PAIRED) == []
+    assert sorted(r["state"] for r in world.runs("Pairs")) == ["dead", "dead"]
+
+
+@pytest.mark.parametrize("point", ["txn.begun:2", "txn.committed:2", "settle.before_commit:2", "settle.after_commit:2"])
+def test_an_expiry_is_told_once_though_the_process_dies_in_it(world, point):
+    world.partitions = 1
+    world.create("Pairs")
+    world.quick_session("Pairs")
+    send_pairs(world, [1], sides=["LEFT"])
+    dying = world.start("Pairs", RUNTIME_WITHIN="1s", FARANDOLE_KILL_AT=point)
+    assert dying.wait(60) == -9
+    world.start("Pairs", RUNTIME_WITHIN="1s")
+    until(lambda: world.runs("Pairs", "dead"), 60, world.log)
+    send_pairs(world, [2])
+    until(lambda: world.values(world.module.PAIRED), 30, world.log)
+    assert len(world.letters("Pairs")) == 1
+    assert len(world.runs("Pairs", "dead")) == 1
