@@ -35,7 +35,7 @@ def test_each_complete_set_is_one_run_with_all_its_events_though_an_instance_is_
     world.quick_session("Pairs")
     mortal, _ = world.start("Pairs"), world.start("Pairs")
     for kill in range(5):
-        until(lambda: world.owns(mortal), 60, world.log)
+        until(lambda process=mortal: world.owns(process), 60, world.log)
         send_pairs(world, range(kill * 20, kill * 20 + 20), times=3, seed=kill)
         until(lambda before=kill * 20: len(world.records(world.module.PAIRED)) > before, 60, world.log)
         mortal.kill()
