@@ -1,7 +1,5 @@
 """The YAML notation: the same value as the Python class, and every mistake with its line and column."""
 
-
-
 from __future__ import annotations
 
 from pathlib import Path

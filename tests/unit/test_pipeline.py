@@ -1,7 +1,5 @@
 """The author's words: what a class body or a labelled function means."""
 
-
-
 from __future__ import annotations
 
 import sys
