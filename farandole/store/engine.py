@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, any_, create_engine, event, literal, make_url
@@ -165,14 +166,29 @@ def _sqlite_engine(url: URL, place: str) -> Engine:
     @event.listens_for(engine, "connect")
     def settle_in(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, not where the driver thinks they should
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT * 1000}", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000}")
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. While another process does the same, SQLite says busy without waiting."""
+    for _ in range(BUSY_TIMEOUT * 50):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY"):
+                raise
+            Event().wait(0.02)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode=WAL")  # the last time it may say so
 
 
 _SQLITE_TOLD = {  # primary result code -> (what happened, what to do, whether it is a setting that is wrong)

@@ -13,6 +13,7 @@ from farandole.store.rows import Lane, Taken
 from farandole.store.tables import now_ms, position
 
 HARDLY = 500
+DEATHS = 2
 """Records of progress below which an owner that ends in disorder counts as one more in a row."""
 LEASE = 60_000  # milliseconds that a sign of life holds
 
@@ -41,18 +42,25 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
             )
         )
         row = position.c
-        asked = select(row.owner, row.next_offset, row.crashes, row.crashed_at, row.suspect)
+        asked = select(row.owner, row.next_offset, row.crashes, row.crashed_at, row.suspect, row.suspected)
         before = conn.execute(asked.where(mine).with_for_update()).one()
         stands = (before.next_offset or 0) - (before.crashed_at or 0) < HARDLY
         crashes = 0 if before.owner is None else before.crashes + 1 if stands and before.crashes else 1
-        told = {"crashes": crashes, "crashed_at": before.next_offset, "lease_until": now_ms() + LEASE}
+        deaths = before.suspected + 1 if crashes and before.suspect is not None else 0
+        told = {
+            "crashes": crashes,
+            "crashed_at": before.next_offset,
+            "suspected": deaths,
+            "lease_until": now_ms() + LEASE,
+        }
         after = conn.execute(
             update(position)
             .where(mine)
             .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, **told)
             .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
         ).one()
-    suspect = before.suspect if crashes else None
+    # one death may come from outside while an innocent record was in hand; two in a row over the same one do not
+    suspect = before.suspect if deaths >= DEATHS else None
     return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner, crashes, suspect)
 
 
@@ -60,7 +68,8 @@ def suspect(database: Database, pipeline: str, lane: Lane, offset: int) -> None:
     """Note the record that is about to be handled: should the process end now, it was this one. Raises Fenced."""
     mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
     with database.writing() as conn:
-        if conn.execute(update(position).where(mine).values(suspect=offset)).rowcount != 1:
+        again = case((position.c.suspect == offset, position.c.suspected), else_=0)
+        if conn.execute(update(position).where(mine).values(suspect=offset, suspected=again)).rowcount != 1:
             raise Fenced("another instance took this partition over", place=str(lane))
 
 

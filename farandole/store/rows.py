@@ -31,7 +31,7 @@ class Taken:
     """A partition just taken over. A `previous_owner` means that its last owner did not end in order.
 
     `crashes` counts such owners in a row that hardly came any further; `suspect` is the offset
-    of the one record that the last of them had in hand, if it was careful.
+    of the one record that the last two of them had in hand, being careful.
     """
 
     next_offset: int | None

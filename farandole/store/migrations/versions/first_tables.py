@@ -37,6 +37,7 @@ def _inbox() -> None:
         _column("crashes", integer, "0"),
         _column("crashed_at", number, null=True),
         _column("suspect", number, null=True),
+        _column("suspected", integer, "0"),
         sa.PrimaryKeyConstraint("pipeline", "epoch", "topic_id", "partition", name="position_pkey"),
     )
     op.create_table(
