@@ -179,7 +179,7 @@ def _sqlite_engine(url: URL, place: str) -> Engine:
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log. While another process does the same, SQLite says busy without waiting."""
-    for _ in range(BUSY_TIMEOUT * 50):
+    for _ in range(int(BUSY_TIMEOUT * 50)):
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
