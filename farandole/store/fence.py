@@ -47,16 +47,11 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
         stands = (before.next_offset or 0) - (before.crashed_at or 0) < HARDLY
         crashes = 0 if before.owner is None else before.crashes + 1 if stands and before.crashes else 1
         deaths = before.suspected + 1 if crashes and before.suspect is not None else 0
-        told = {
-            "crashes": crashes,
-            "crashed_at": before.next_offset,
-            "suspected": deaths,
-            "lease_until": now_ms() + LEASE,
-        }
+        told = {"crashes": crashes, "crashed_at": before.next_offset, "suspected": deaths}
         after = conn.execute(
             update(position)
             .where(mine)
-            .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, **told)
+            .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, lease_until=now_ms() + LEASE, **told)
             .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
         ).one()
     # one death may come from outside while an innocent record was in hand; two in a row over the same one do not
@@ -100,7 +95,8 @@ def move(conn: Connection, pipeline: str, lane: Lane, next_offset: int | None, l
         "lease_until": now_ms() + LEASE,
     }
     if next_offset is not None:
-        values |= {"next_offset": _at_least(position.c.next_offset, next_offset), "suspect": null()}
+        stays = case((position.c.next_offset >= next_offset, position.c.suspect), else_=null())
+        values |= {"next_offset": _at_least(position.c.next_offset, next_offset), "suspect": stays}
     mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
     return conn.execute(update(position).where(mine).values(**values)).rowcount == 1
 
