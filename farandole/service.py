@@ -10,13 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from farandole.clock import SystemClock
 from farandole.commit_class import work_of
 from farandole.declaration import Declaration
-from farandole.errors import FarandoleError
+from farandole.errors import BrokerUnreachable, FarandoleError, RegistryUnreachable
 from farandole.fill import StepPlan, declared_class, plan
 from farandole.intake import Intake
 from farandole.kafka.admin import Admin
@@ -42,22 +43,28 @@ from farandole.takeover import Takeover
 from farandole.telemetry import logger
 from farandole.worker import Worker
 
+T = TypeVar("T")
+
 TRANSACTIONS = 32
 """Partitions whose transactions run side by side."""
 
 
-def worker_of(declaration: Declaration, resources: Resources, settings: Settings) -> Worker:
+def worker_of(
+    declaration: Declaration, resources: Resources, settings: Settings, stop: threading.Event | None = None
+) -> Worker:
     """A worker, ready to serve. Everything that can be known wrong is said here, before anything is read.
 
-    Raises DeclarationError, SettingsError or Unreachable.
+    Broker and registry are waited for, until `stop` is set: then SystemExit. Raises DeclarationError,
+    SettingsError, and DatabaseUnreachable.
     """
     plans = plan(declaration, resources)
     properties = settings.client_properties()
-    topics = _topics(Admin(settings.bootstrap(), properties), declaration)
     registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
     codec = Codec(registry, schemas(), trusted=[LEDGER_TOPIC])
+    wait = _Patience(logger(declaration.name, instance()), stop or threading.Event())
+    topics = wait.until(lambda: _topics(Admin(settings.bootstrap(), properties, timeout=5), declaration))
     for event_type in (*declaration.emits, LEDGER_TOPIC):
-        codec.ready(event_type)
+        wait.until(partial(codec.ready, event_type))
     books = Books(
         declaration,
         codec.encode,
@@ -65,12 +72,38 @@ def worker_of(declaration: Declaration, resources: Resources, settings: Settings
         ledger_partition(declaration.name, topics[LEDGER_TOPIC].partitions),
         topics[declaration.dead_letter_topic].partitions,
         version(),
-        f"{socket.gethostname()}-{os.getpid()}",
+        instance(),
     )
     source = Source(declaration.name, declaration.topics, properties, settings.group_protocol)
     source.topic_ids = {name: topics[name].topic_id for name in declaration.topics}
     store = open_store(settings.database_url, declaration.name)
-    return _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store))
+    worker = _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store))
+    worker.closing += [store.close, registry.close]
+    return worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """Waits for servers that are away when the service starts."""
+
+    say: Callable[..., None]
+    stop: threading.Event
+
+    def until(self, ask: Callable[[], T]) -> T:
+        tries = 0
+        while True:
+            try:
+                return ask()
+            except (BrokerUnreachable, RegistryUnreachable) as away:
+                self.say("start.waits", error=str(away), tries=tries)
+            if self.stop.wait(min(5.0, 0.5 * 2.0 ** min(tries, 8))):
+                raise SystemExit(0)
+            tries += 1
+
+
+def instance() -> str:
+    """How this process is called in the ledger, in the log and in positions."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Worker:
         self._blocked_due = 0.0
         self._backlog: deque[RawRecord] = deque()
         self._settling: Future[list[Ended]] | None = None
+        self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
 
     # ---- the story of a batch
@@ -345,6 +346,8 @@ class Worker:
         self.revoked(list(self.owned))
         self.source.close()
         self.lanes.close()
+        for close in self.closing:
+            close()
 
 
 def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:

@@ -69,9 +69,11 @@ def _here(service: str, *, until_drained: bool) -> None:
     for name in (*declaration.topics, *declaration.emits):
         event_class(name)
     with Resources(find_resources(declaration)) as resources:
-        worker = worker_of(declaration, resources, settings)
-        _stop_event(worker.stopping.set)
-        worker.serve(until_drained=until_drained)
+        workers: list[Any] = []
+        stop = _stop_event(lambda: [worker.stopping.set() for worker in workers])
+        workers.append(worker := worker_of(declaration, resources, settings, stop))
+        if not stop.is_set():
+            worker.serve(until_drained=until_drained)
 
 
 def _stop_event(also: Any) -> threading.Event:

@@ -22,7 +22,7 @@ from typing import Any
 
 import fastavro
 import structlog
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from farandole.declaration import Declaration
@@ -352,9 +352,18 @@ class World:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "nobody", "log_level": 0})
         try:
             count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in range(count)}
+            return {p: until(lambda p=p: self._end(consumer, topic, p))[1] for p in range(count)}
         finally:
             consumer.close()
+
+    def _end(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int] | None:
+        """First offset and end; None while a new partition has no leader."""
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
+        except KafkaException as error:
+            if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE):
+                raise
+            return None
 
     def records(self, topic: str) -> list[Message]:
         """Every committed record of a topic, so far."""
