@@ -119,7 +119,7 @@ def test_a_late_partner_waits_for_a_set_of_its_own(world):
     assert sorted(r["state"] for r in world.runs("Pairs")) == ["dead", "dead"]
 
 
-@pytest.mark.parametrize("point", ["txn.begun:2", "txn.committed:2", "settle.before_commit:2", "settle.after_commit:2"])
+@pytest.mark.parametrize("point", ["txn.begun:2", "settle.before_commit:2"])
 def test_an_expiry_is_told_once_though_the_process_dies_in_it(world, point):
     world.partitions = 1
     world.create("Pairs")
