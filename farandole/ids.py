@@ -10,11 +10,12 @@ import unicodedata
 import uuid
 from base64 import b32encode
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = uuid.UUID("6b2f5f3c-8d1e-5c57-9d3b-3f1b64fd9a01")
 
 
@@ -33,7 +34,8 @@ def fields_key(values: Sequence[Any]) -> bytes:
 
     Raises TypeError for a float, which has no canonical form, and for values that are not scalar.
     """
-    return _key(b"fields", b"\x00".join(map(canonical, values)))
+    # a zero byte inside a value is told from the one between two: no form begins with a one byte
+    return _key(b"fields", b"\x00".join(canonical(value).replace(b"\x00", b"\x00\x01") for value in values))
 
 
 def _key(kind: bytes, value: bytes) -> bytes:
@@ -57,13 +59,14 @@ def canonical(value: Any) -> bytes:
             sign, digits, exponent = value.as_tuple()
             return f"d{'-' if sign else ''}{''.join(map(str, digits))}:{exponent}".encode()
         case datetime():
-            return b"t%d" % round((value - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+            return b"t%d" % ((value - _BEGINNING) // timedelta(microseconds=1))
         case date():
             return b"D" + value.isoformat().encode()
         case uuid.UUID():
             return b"s" + str(value).encode()
         case dict():
-            return b"{" + b"\x01".join(k.encode() + b"=" + canonical(v) for k, v in sorted(value.items())) + b"}"
+            parts = (k.encode() + b"=" + canonical(v) for k, v in sorted(value.items()))
+            return b"{" + b"\x01".join(part.replace(b"\x01", b"\x01\x02") for part in parts) + b"}"
     msg = f"{type(value).__name__} cannot be part of an idempotency key"
     raise TypeError(msg)
 

@@ -1,0 +1,81 @@
+"""Where a partition starts: the table, row by row, and what holds for all of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farandole.rewind import SEED, Found, Mark, mark_of, where_to_start
+
+OURS = str(Mark(0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("committed", "metadata", "position", "log", "on_rewind", "offset", "fact", "stop", "prove"),
+    [
+        (10, OURS, 10, (0, 20), "replay", 10, "", False, False),
+        (10, "", 10, (0, 20), "replay", 10, "", False, False),
+        (15, OURS, 10, (0, 20), "replay", 15, "", False, True),
+        (15, str(Mark(11, 1, 1)), 10, (0, 20), "replay", 10, "offset.fast_forward.refused", False, False),
+        (15, "", 10, (0, 20), "replay", 10, "offset.fast_forward.refused", False, False),
+        (5, "", 10, (0, 20), "replay", 10, "rewind.requested", True, False),
+        (5, "somebody else's", 10, (0, 20), "replay", 10, "rewind.requested", True, False),
+        (5, "", 10, (0, 20), "ignore", 10, "rewind.ignored", False, False),
+        (5, OURS, 10, (0, 20), "replay", 10, "offset.regressed", False, False),
+        (None, "", 10, (0, 20), "replay", 10, "offset.expired", False, False),
+        (None, "", None, (0, 20), "replay", 7, "", False, False),  # 7: where `since` points
+        (12, "", None, (0, 20), "replay", 12, "", False, False),
+        (10, OURS, 10, (14, 20), "replay", 14, "data.gap", False, False),
+        (10, OURS, 10, (0, 9), "replay", 10, "data.truncated", True, False),
+        (None, "", None, (8, 20), "replay", 8, "data.gap", False, False),
+    ],
+)
+def test_each_row_of_the_table(committed, metadata, position, log, on_rewind, offset, fact, stop, prove):
+    start = where_to_start(Found(committed, metadata, position, *log), 7, on_rewind)
+    assert (start.offset, start.fact, start.stop, start.prove) == (offset, fact, stop, prove)
+
+
+def test_a_seed_below_the_position_is_no_request_of_a_person():
+    assert where_to_start(Found(5, SEED, 10, 0, 20), 0, "replay").stop is False
+
+
+def test_a_gap_names_what_is_lost():
+    assert {"from": "10", "to": "14"}.items() <= where_to_start(Found(10, OURS, 10, 14, 20), 0, "replay").detail.items()
+
+
+def test_a_fact_tells_all_that_was_found():
+    told = where_to_start(Found(5, "", 10, 0, 20), 0, "replay").detail
+    assert (told["committed"], told["position"], told["log"]) == ("5", "10", "0..20")
+
+
+@given(
+    st.none() | st.integers(0, 50), st.sampled_from(["", OURS, str(Mark(40, 2, 9)), SEED, "x y z"]),
+    st.none() | st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.sampled_from(["replay", "ignore"]),
+)  # fmt: skip
+def test_nothing_is_ever_skipped_in_silence_and_nothing_settled_begins_again(
+    committed, metadata, position, low, more, on_rewind
+):
+    start = where_to_start(Found(committed, metadata, position, low, low + more), low, on_rewind)
+    if position is None or start.stop:
+        return
+    assert start.offset >= position
+    if start.offset > position:
+        assert start.prove or start.fact == "data.gap"
+
+
+@given(st.integers(0), st.integers(0), st.integers(0))
+def test_a_mark_is_read_back(start, fence, number):
+    assert mark_of(str(Mark(start, fence, number))) == Mark(start, fence, number)
+
+
+@given(st.text())
+def test_any_other_text_is_no_mark(text):
+    assert mark_of(text) is None or str(mark_of(text)).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "farandole/1", "farandole/1 1 2", "farandole/1 1 2 -3", "farandole/1 1 2 ³", "farandole/2 1 2 3"]
+)
+def test_what_only_looks_like_a_mark_is_none(text):
+    assert mark_of(text) is None
