@@ -1,0 +1,328 @@
+"""A run takes its steps: the state machine, without Kafka and without SQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from farandole import Attempt, Pipeline, Retry, step, when
+from farandole.clock import ManualClock
+from farandole.errors import BrokerUnreachable, Fenced
+from farandole.event import Envelope, Event, Position, RawRecord, envelope_of, fact
+from farandole.fill import plan
+from farandole.ids import attempt_key, output_id
+from farandole.kept import pack
+from farandole.resources import Resources
+from farandole.run import Kit, Run, RunState, Signal, advance
+from farandole.store.rows import Lane
+
+ASKED, GIVEN, REFUSED = "unit.run.asked.v1", "unit.run.given.v1", "unit.run.refused.v1"
+
+
+class _Record:
+    @classmethod
+    def of(cls, record: Any) -> Any:
+        return cls(**record)
+
+    def record(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@fact(ASKED, key=("n",))
+@dataclass(frozen=True)
+class Asked(_Record):
+    n: int
+
+
+@fact(GIVEN, key=("n",))
+@dataclass(frozen=True)
+class Given(_Record):
+    n: int
+
+
+@fact(REFUSED, key=("n",))
+@dataclass(frozen=True)
+class Refused(_Record):
+    n: int
+    why: str
+
+
+calls: list[Any] = []
+errors: list[BaseException] = []
+"""What the steps below raise next; nothing raised, they succeed."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    calls.clear()
+    errors.clear()
+
+
+class BadAskError(Exception):
+    pass
+
+
+def raise_next() -> None:
+    if errors:
+        raise errors.pop(0)
+
+
+@step(retry=Retry(3, backoff="1s..8s"))
+def count(asked: Asked, attempt: Attempt) -> int:
+    calls.append(("count", attempt.number, attempt.key))
+    raise_next()
+    return asked.n + 1
+
+
+def give(count: int, asked: Asked) -> list[Given]:
+    calls.append(("give", count))
+    return [Given(asked.n), Given(count)]
+
+
+def refuse(asked: Asked, error: BadAskError) -> Refused:
+    return Refused(asked.n, str(error))
+
+
+@step(catch={BadAskError: refuse})
+def judge(asked: Asked) -> Given:
+    raise_next()
+    return Given(asked.n)
+
+
+def undeclared(asked: Asked) -> Given:
+    return Refused(asked.n, "not declared")  # type: ignore[return-value]
+
+
+def found(asked: Asked) -> Given | None:
+    calls.append("looked")
+    return Given(asked.n) if errors else None
+
+
+@step(effect="idempotent", retry=Retry(2, backoff="1s"))
+def call_idempotent(asked: Asked) -> Given:
+    calls.append("called")
+    raise_next()
+    return Given(asked.n)
+
+
+@step(effect="at_most_once")
+def call_once(asked: Asked) -> Given:
+    calls.append("called")
+    raise_next()
+    return Given(asked.n)
+
+
+@step(effect="at_most_once", retry=Retry(3, only=ConnectionRefusedError, backoff="1s"))
+def call_once_if_connected(asked: Asked) -> Given:
+    calls.append("called")
+    raise_next()
+    return Given(asked.n)
+
+
+@step(effect="verify", check=found)
+def call_verified(asked: Asked) -> Given:
+    calls.append("called")
+    return Given(asked.n)
+
+
+def pipeline(*steps: Any) -> type[Pipeline]:
+
+    words = {"asked": when(Asked), "steps": list(steps), "since": "now", "name": "unit", "__doc__": "Under test."}
+    return type("Unit", (Pipeline,), words)
+
+
+class Checkpoints:
+    """The store's checkpoints, in a list."""
+
+    def __init__(self) -> None:
+        self.written: list[Any] = []
+
+    def started(self, _lane: Lane, _run: str, name: str, attempt: int) -> None:
+        self.written.append(("started", name, attempt))
+
+    def done(self, _lane: Lane, _run: str, name: str, _result: bytes) -> None:
+        self.written.append(("done", name))
+
+    keep = done
+
+
+@dataclass
+class Kept:
+    state: str
+    result: bytes = b""
+
+
+def kit_of(*steps: Any) -> Kit:
+    declaration = pipeline(*steps).declaration
+    kit = Kit(
+        declaration, plan(declaration, Resources()), Resources(), lambda _, record: json.dumps(record).encode(), ManualClock(),
+        Checkpoints(),
+    )  # fmt: skip
+    kit.lane_of, kit.luck = lambda _: Lane("t", "tid", 0, 1), lambda: 1.0
+    return kit
+
+
+def run_of(**kept: Kept) -> Run:
+    at = Position(ASKED, "tid", 0, 7)
+    headers = Envelope(
+        "e1", "/s", ASKED, correlation_id="story", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    ).headers()
+    raw = RawRecord(ASKED, "tid", 0, 7, -1, b"1", b"raw", list(headers))
+    event = Event(envelope_of(headers, ASKED, at), at, {"n": 1}, b"1", b"raw")
+    run = Run("run-1", b"key", b"1", (Signal("asked", event, raw, b"key", b"digest00", Asked(1)),))
+    run.checkpoints = dict(kept)
+    return run
+
+
+def test_a_run_goes_through_its_steps_and_hands_on_their_results():
+    run, kit = run_of(), kit_of(count, give)
+    advance(run, kit)
+    assert run.state is RunState.DONE
+    assert [c[:2] for c in calls] == [("count", 1), ("give", 2)]
+    assert [(s["name"], s["state"], s["attempts"]) for s in run.steps] == [("count", "done", 1), ("give", "done", 1)]
+    assert [json.loads(r.value or b"") for r in run.outputs] == [{"n": 1}, {"n": 2}]
+
+
+def test_an_output_has_a_derived_id_the_cause_and_the_trace_of_its_run():
+    run, kit = run_of(), kit_of(judge)
+    advance(run, kit)
+    got = dict(run.outputs[0].headers)
+    assert got["ce_id"] == output_id("run-1", GIVEN, 0).encode()
+    assert (got["ce_source"], got["ce_type"], got["ce_subject"]) == (b"/farandole/unit", GIVEN.encode(), b"1")
+    assert (got["ce_correlationid"], got["ce_causationid"], got["ce_runid"]) == (b"story", b"e1", b"run-1")
+    assert got["traceparent"] == b"00-" + b"a" * 32 + b"-run1-01"
+    assert run.outputs[0].key == b"1"
+
+
+def test_the_same_run_again_gives_the_same_ids():
+    one, other, kit = run_of(), run_of(), kit_of(count, give)
+    advance(one, kit)
+    kit.clock.advance("1h")  # type: ignore[attr-defined]
+    advance(other, kit)
+    assert [e["id"] for e in one.emitted] == [e["id"] for e in other.emitted]
+
+
+def test_a_failed_step_is_tried_again_after_its_pause_with_the_same_key():
+    run, kit = run_of(), kit_of(count, give)
+    errors.append(OSError("busy"))
+    advance(run, kit)
+    assert (run.state, run.due, run.attempt, run.step) == (RunState.AGAIN, 1.0, 2, 0)
+    advance(run, kit)
+    assert run.state is RunState.DONE
+    assert [c for c in calls if c[0] == "count"] == [("count", n, attempt_key("run-1", "count")) for n in (1, 2)]
+    assert run.steps[0]["attempts"] == 2
+
+
+def test_the_next_step_begins_with_its_first_attempt():
+    run, kit = run_of(), kit_of(count, judge)
+    errors.append(OSError("busy"))
+    advance(run, kit)
+    advance(run, kit)
+    assert [s["attempts"] for s in run.steps] == [2, 1]
+
+
+def test_exhausted_attempts_end_dead_with_step_error_and_first_failure():
+    run, kit = run_of(), kit_of(count, give)
+    errors.extend([OSError("one"), OSError("two"), OSError("three")])
+    for _ in range(3):
+        advance(run, kit)
+        kit.clock.advance("1m")  # type: ignore[attr-defined]
+    assert run.state is RunState.DEAD
+    assert run.failure is not None
+    assert (run.failure.stage, run.failure.step, run.failure.attempts) == ("run", "count", 3)
+    assert run.failure.message == "three"
+    assert run.failure.first_failed_at == ManualClock().now()
+    assert run.outputs == []
+
+
+def test_a_server_that_is_away_burns_no_attempt():
+    run, kit = run_of(), kit_of(count, give)
+    errors.extend([BrokerUnreachable("away")] * 7)
+    for _ in range(8):
+        advance(run, kit)
+    assert run.state is RunState.DONE
+    assert run.steps[0]["attempts"] == 1
+
+
+def test_a_caught_error_ends_with_its_business_event():
+    run, kit = run_of(), kit_of(judge, give_on_judged)
+    errors.append(BadAskError("no"))
+    advance(run, kit)
+    assert run.state is RunState.CAUGHT
+    assert [e["type"] for e in run.emitted] == [REFUSED]
+    assert [s["state"] for s in run.steps] == ["caught"]
+
+
+def give_on_judged(judge: Given) -> Given:
+    return Given(judge.n + 1)
+
+
+def test_an_event_that_is_not_declared_is_dead_at_once():
+    run, kit = run_of(), kit_of(undeclared)
+    advance(run, kit)
+    assert run.state is RunState.DEAD
+    assert run.failure is not None
+    assert "which it does not declare" in run.failure.message
+
+
+def test_a_fence_is_no_failure_of_the_run():
+    run, kit = run_of(), kit_of(count, give)
+    errors.append(Fenced("another instance"))
+    with pytest.raises(Fenced):
+        advance(run, kit)
+    assert run.failure is None
+
+
+def test_a_kept_result_is_not_asked_for_again():
+    run, kit = run_of(count=Kept("done", pack(41, "count"))), kit_of(count, give)
+    advance(run, kit)
+    assert calls == [("give", 41)]
+    assert [s["reused"] for s in run.steps] == [True, False]
+
+
+def test_a_result_is_kept_only_where_a_step_follows():
+    kit = kit_of(count, give)
+    advance(run_of(), kit)
+    assert kit.checkpoints.written == [("done", "count")]
+
+
+def test_an_effect_outside_is_noted_before_and_after_it():
+    kit = kit_of(call_idempotent)
+    advance(run_of(), kit)
+    assert kit.checkpoints.written == [("started", "call_idempotent", 1), ("done", "call_idempotent")]
+
+
+@pytest.mark.parametrize(
+    ("effect", "known", "state", "made"),
+    [
+        (call_idempotent, [], RunState.DONE, ["called"]),
+        (call_verified, [OSError()], RunState.DONE, ["looked"]),
+        (call_verified, [], RunState.DONE, ["looked", "called"]),
+        (call_once, [], RunState.UNCERTAIN, []),
+    ],
+)
+def test_an_effect_in_doubt_is_handled_as_its_kind_says(effect, known, state, made):
+    run, kit = run_of(**{effect.__name__: Kept("started")}), kit_of(effect)
+    errors.extend(known)
+    advance(run, kit)
+    assert (run.state, calls) == (state, made)
+
+
+def test_an_effect_at_most_once_that_failed_is_uncertain_and_not_tried_again():
+    run, kit = run_of(), kit_of(call_once)
+    errors.append(OSError("reset by peer"))
+    advance(run, kit)
+    assert run.state is RunState.UNCERTAIN
+    assert calls == ["called"]
+
+
+def test_an_effect_at_most_once_is_tried_again_for_an_error_that_comes_before_it():
+    run, kit = run_of(), kit_of(call_once_if_connected)
+    errors.append(ConnectionRefusedError())
+    advance(run, kit)
+    assert run.state is RunState.AGAIN
+    advance(run, kit)
+    assert (run.state, calls) == (RunState.DONE, ["called", "called"])
