@@ -161,6 +161,7 @@ def test_steps_in_a_row_hand_on_their_results_also_to_async_ones(world):
 
 def test_a_step_that_gave_its_result_is_not_asked_again_after_a_kill_in_the_next(world):
     world.create("Weighing")
+    world.quick_session("Weighing")
     world.send([4])
     killed = world.start("Weighing", FARANDOLE_KILL_AT="step.running:2")
     assert killed.wait(60) == -9
