@@ -193,27 +193,22 @@ class World:
                 raise AssertionError(f"lag {self.lag()} after {timeout} s\n{log}")
             time.sleep(0.3)
 
-    def read(self, topic: str, *, committed: bool = True) -> list[Any]:
-        """Every record of a topic, by a plain consumer."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.stack.bootstrap_servers,
-                "group.id": uuid.uuid4().hex,
-                "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
-                "enable.partition.eof": True,
-                "enable.auto.commit": False,
-            }
-        )
-        count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
+    def read(self, topic: str) -> list[Any]:
+        """Every committed record of a topic, by a plain consumer; what is undecided yet is waited for."""
+        properties = {"bootstrap.servers": self.stack.bootstrap_servers, "group.id": uuid.uuid4().hex}
+        asking = Consumer({**properties, "isolation.level": "read_uncommitted"})
+        count = len(asking.list_topics(topic, 10).topics[topic].partitions)
+        ends = {p: asking.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in range(count)}
+        asking.close()
+        consumer = Consumer({**properties, "enable.partition.eof": True, "enable.auto.commit": False})
         consumer.assign([TopicPartition(topic, p, 0) for p in range(count)])
-        records, ended = [], set()
-        deadline = time.monotonic() + 60
-        while len(ended) < count and time.monotonic() < deadline:
+        records, at = [], dict.fromkeys(range(count), 0)
+        deadline = time.monotonic() + 90
+        while any(at[p] < end for p, end in ends.items()):
+            assert time.monotonic() < deadline, f"{topic} is undecided: {at} of {ends}"
             for message in consumer.consume(1000, 0.5):
-                if message.error():
-                    ended.add(message.partition())
-                else:
+                at[message.partition()] = message.offset() + (0 if message.error() else 1)
+                if not message.error():
                     records.append(message)
         consumer.close()
         return records

@@ -331,7 +331,8 @@ class World:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": declaration.name, "log_level": 0})
         try:
             wanted = [TopicPartition(t, p) for t in declaration.topics for p in range(self.partitions)]
-            return {(c.topic, c.partition): (c.offset, c.metadata) for c in consumer.committed(wanted, 10)}
+            found = until(lambda: patiently(lambda: consumer.committed(wanted, 10)))
+            return {(c.topic, c.partition): (c.offset, c.metadata) for c in found}
         finally:
             consumer.close()
 
@@ -349,21 +350,7 @@ class World:
         )
 
     def _ends(self, topic: str) -> dict[int, int]:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "nobody", "log_level": 0})
-        try:
-            count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
-            return {p: until(lambda p=p: self._end(consumer, topic, p))[1] for p in range(count)}
-        finally:
-            consumer.close()
-
-    def _end(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int] | None:
-        """First offset and end; None while a new partition has no leader."""
-        try:
-            return consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
-        except KafkaException as error:
-            if error.args[0].code() not in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE):
-                raise
-            return None
+        return ends(self.bootstrap, topic)
 
     def records(self, topic: str) -> list[Message]:
         """Every committed record of a topic, so far."""
@@ -421,6 +408,42 @@ class World:
         return {why: len(offsets) for why, offsets in counted.items()}
 
 
+def ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """The end of each partition, records of open transactions included."""
+    asked = {
+        "bootstrap.servers": bootstrap,
+        "group.id": "nobody",
+        "log_level": 0,
+        "isolation.level": "read_uncommitted",
+    }
+    consumer = Consumer(asked)
+    try:
+        count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
+        at = [TopicPartition(topic, p) for p in range(count)]
+        return {p.partition: until(lambda p=p: patiently(lambda: consumer.get_watermark_offsets(p, 10)))[1] for p in at}
+    finally:
+        consumer.close()
+
+
+_PASSES = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
+
+
+def patiently(ask):
+    """The answer, or None while a broker that has just started does not know who leads."""
+    try:
+        return ask()
+    except KafkaException as error:
+        if error.args[0].code() not in _PASSES:
+            raise
+        return None
+
+
 class Tail:
     """A plain consumer that keeps what it has read of a topic."""
 
@@ -437,26 +460,23 @@ class Tail:
                 "log_level": 0,
             }
         )
-        self._topic, self._next = topic, offsets
+        self._bootstrap, self._topic, self._next = bootstrap, topic, offsets
         self._consumer.assign([TopicPartition(topic, p, at) for p, at in offsets.items()])
         self._records: list[Message] = []
 
     def read(self) -> list[Message]:
-        """Everything up to the end as it is now."""
-        behind = {
-            p
-            for p, at in self._next.items()
-            if self._consumer.get_watermark_offsets(TopicPartition(self._topic, p), 10)[1] > at
-        }
+        """Everything up to the end as it is now.
+
+        A commit is acknowledged before its markers stand on every partition: what is undecided is waited for.
+        """
+        goal = ends(self._bootstrap, self._topic)
         deadline = time.monotonic() + 20
-        while behind and time.monotonic() < deadline:
+        while any(self._next[p] < end for p, end in goal.items()) and time.monotonic() < deadline:
             for m in self._consumer.consume(1000, 0.1):
                 if m.error() is None:
                     self._records.append(m)
                     self._next[m.partition()] = m.offset() + 1
-                    behind.add(m.partition())
                 else:
-                    behind.discard(m.partition())
                     self._next[m.partition()] = max(self._next[m.partition()], m.offset())
         return self._records
 
