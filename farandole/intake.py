@@ -79,6 +79,9 @@ class Intake:
         known: dict[bytes, Known] = self.store.inbox.known(0, asked) if asked else {}
         if self.claiming and not self.matcher.declaration.join:
             self._claim([r for r in readings if r.signal and self._open(r, known)], known)
+        for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.raw.offset):
+            assert killer.owned.lane is not None  # noqa: S101 - only a partition that was taken over is read
+            self.store.waiting.give_back(killer.owned.lane, killer.raw.offset)  # the others of its set wait on
         if unpublished := [k.run_id for k in known.values() if k.unpublished]:
             self._stored.update(self.store.inbox.unpublished(unpublished))
         return known

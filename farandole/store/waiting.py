@@ -131,6 +131,22 @@ class WaitingRoom:
             members = self._members(conn, lane.epoch, join_keys)
         return [(join_key, members.get(join_key, [])) for join_key in join_keys]
 
+    def give_back(self, lane: Lane, offset: int) -> None:
+        """The lane's record at `offset` will not be run: its member goes, and the set it was to complete is open again.
+
+        Raises Fenced.
+        """
+        there = {"topic_id": lane.topic_id, "partition": lane.partition, "off": offset}
+        with self._database.writing() as conn:
+            hold(conn, self._pipeline, lane)
+            its_set = and_(
+                self._of(join_set, lane.epoch), *(join_set.c[name] == value for name, value in there.items())
+            )
+            conn.execute(update(join_set).where(its_set).values(state="open", run_id="", partition=-1, off=-1))
+            member = and_(self._of(join_member, lane.epoch), *(join_member.c[n] == value for n, value in there.items()))
+            for join_key in list(conn.scalars(delete(join_member).where(member).returning(join_member.c.join_key))):
+                self._drop_if_empty(conn, lane.epoch, join_key)
+
     def restore(self, lane: Lane, members: Sequence[Member], within: float) -> None:
         """Put waiting members back that the ledger knows and a lost database does not. Raises Fenced."""
         with self._database.writing() as conn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -133,3 +134,27 @@ def test_an_expiry_is_told_once_though_the_process_dies_in_it(world, point):
     until(lambda: world.values(world.module.PAIRED), 30, world.log)
     assert len(world.letters("Pairs")) == 1
     assert len(world.runs("Pairs", "dead")) == 1
+
+
+@pytest.mark.soak
+def test_the_others_of_a_set_whose_last_event_kills_the_process_wait_on_and_expire(world):
+    """Four deaths until it is set aside; its partner must not stand in a set that nobody will ever run."""
+    world.partitions = 1
+    world.create("Pairs")
+    world.quick_session("Pairs")
+    send_pairs(world, [1], sides=["LEFT"])
+    process = world.start("Pairs", RUNTIME_DEADLY="p1", RUNTIME_WITHIN="60s")
+    until(lambda: world.runs("Pairs", "waiting"))
+    send_pairs(world, [1], sides=["RIGHT"])
+    deaths = 0
+    while not world.letters("Pairs"):
+        if process.poll() is not None:
+            assert process.returncode == -9
+            deaths, process = deaths + 1, world.start("Pairs", RUNTIME_DEADLY="p1", RUNTIME_WITHIN="60s")
+        assert deaths <= 4
+        time.sleep(0.2)
+    until(lambda: len(world.letters("Pairs")) == 2, 90, world.log)
+    assert sorted(dict(m.headers())["farandole-dlq-reason"] for m in world.letters("Pairs")) == [
+        b"decode.killed-process", b"join.expired",
+    ]  # fmt: skip
+    assert world.runs("Pairs", "waiting") == []
