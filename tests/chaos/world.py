@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from farandole.kafka.registry import Registry
@@ -28,6 +28,12 @@ ROOT = Path(__file__).parents[2]
 LEDGER = "farandole.ledger.v1"
 LEDGER_SCHEMA = json.loads((ROOT / "farandole/ledger/farandole.ledger.v1.avsc").read_text())
 
+_PASSES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+)
 _KEY = {"name": "key", "type": "string"}
 _NUMBER = {"name": "n", "type": "long"}
 SENT = {
@@ -177,12 +183,23 @@ class World:
         try:
             partitions = [TopicPartition(self.input, p) for p in range(self.partitions)]
             total = 0
-            for committed in consumer.committed(partitions, 10):
+            for committed in self._committed(consumer, partitions):
                 low, high = consumer.get_watermark_offsets(committed, 10)
                 total += high - (committed.offset if committed.offset >= 0 else low)
             return total
         finally:
             consumer.close()
+
+    def _committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """A broker that has just started does not know yet who coordinates the group."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return consumer.committed(partitions, 10)
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSES or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def wait_drained(self, timeout: float) -> None:
         """Until the group's lag is 0. Raises AssertionError with the end of the log."""
