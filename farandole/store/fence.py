@@ -46,8 +46,15 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
         before = conn.execute(asked.where(mine).with_for_update()).one()
         stands = (before.next_offset or 0) - (before.crashed_at or 0) < HARDLY
         crashes = 0 if before.owner is None else before.crashes + 1 if stands and before.crashes else 1
-        deaths = before.suspected + 1 if crashes and before.suspect is not None else 0
-        told = {"crashes": crashes, "crashed_at": before.next_offset, "suspected": deaths}
+        was, in_hand = _suspect_of(before.suspect if crashes else None)
+        deaths = 0 if was is None else before.suspected + in_hand
+        # remembered, but not in hand any more: a death before it is taken up again is not its doing
+        told = {
+            "crashes": crashes,
+            "crashed_at": before.next_offset,
+            "suspect": None if was is None else -1 - was,
+            "suspected": deaths,
+        }
         after = conn.execute(
             update(position)
             .where(mine)
@@ -55,15 +62,22 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
             .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
         ).one()
     # one death may come from outside while an innocent record was in hand; two in a row over the same one do not
-    suspect = before.suspect if deaths >= DEATHS else None
+    suspect = was if deaths >= DEATHS else None
     return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner, crashes, suspect)
+
+
+def _suspect_of(stored: int | None) -> tuple[int | None, bool]:
+    """The offset under suspicion, and whether it was in hand at the end; where it was not, -1 - offset is stored."""
+    if stored is None:
+        return None, False
+    return (stored, True) if stored >= 0 else (-1 - stored, False)
 
 
 def suspect(database: Database, pipeline: str, lane: Lane, offset: int) -> None:
     """Note the record that is about to be handled: should the process end now, it was this one. Raises Fenced."""
     mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
     with database.writing() as conn:
-        again = case((position.c.suspect == offset, position.c.suspected), else_=0)
+        again = case((position.c.suspect.in_((offset, -1 - offset)), position.c.suspected), else_=0)
         if conn.execute(update(position).where(mine).values(suspect=offset, suspected=again)).rowcount != 1:
             raise Fenced("another instance took this partition over", place=str(lane))
 
