@@ -471,7 +471,7 @@ class Tail:
         """
         goal = ends(self._bootstrap, self._topic)
         deadline = time.monotonic() + 20
-        while any(self._next[p] < end for p, end in goal.items()) and time.monotonic() < deadline:
+        while any(at < goal[p] for p, at in self._next.items()) and time.monotonic() < deadline:
             for m in self._consumer.consume(1000, 0.1):
                 if m.error() is None:
                     self._records.append(m)
