@@ -25,10 +25,8 @@ from farandole.reading import Reader, Reading
 from farandole.run import Run, Signal
 from farandole.store import Store
 from farandole.store.inbox import Claim, Known, OutboxRow
+from farandole.store.rows import SETTLED
 from farandole.store.waiting import Member
-
-FINAL = ("done", "caught", "filtered", "resolved", "expired")
-SETTLED = (*FINAL, "dead", "uncertain")
 
 
 class KeyConflict(FarandoleError):
@@ -253,10 +251,7 @@ class Intake:
         return (*before, last)
 
     def _signal(self, member: Member) -> Signal:
-        raw = RawRecord(
-            member.topic, member.topic_id, member.partition, member.offset, member.timestamp, member.record_key,
-            member.value, member.headers,
-        )  # fmt: skip
+        raw = member.raw
         event = Event(
             envelope_of(raw.headers, raw.topic, raw.position), raw.position, self._value(member), raw.key, raw.value
         )

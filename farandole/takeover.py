@@ -25,11 +25,11 @@ from farandole.points import point
 from farandole.rewind import Found, Start, where_to_start
 from farandole.store import Store
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
+from farandole.store.rows import FINAL, SETTLED
 from farandole.store.waiting import Member
 
 CRASHES, CAREFUL = 2, 100
 """After so many ends in disorder at one offset, so many records are handled one at a time."""
-FINAL = ("done", "caught", "resolved", "expired")
 REMEDIES = {
     "rewind.requested": "to go on where it was, set the group to {position}, or declare on_rewind = 'ignore'",
     "data.truncated": "the topic was restored or made anew; what was settled stands in the ledger",
@@ -205,7 +205,7 @@ class Takeover:
         for entry in tail.entries.values():
             if entry.state == "waiting":
                 waiting.append(_member(entry))
-            elif entry.state in (*FINAL, "dead", "uncertain"):
+            elif entry.state in SETTLED:
                 outcomes += _outcomes(entry)
                 decided.append(entry.id)
                 if entry.join_key:

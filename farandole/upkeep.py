@@ -8,7 +8,7 @@ from farandole.clock import Clock
 from farandole.deadletter import failure_of
 from farandole.declaration import Declaration
 from farandole.errors import FarandoleError, Fenced
-from farandole.event import Event, RawRecord, envelope_of
+from farandole.event import Event, envelope_of
 from farandole.kafka.source import Source
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, Ended, Owned
@@ -78,10 +78,7 @@ class Upkeep:
             self._say("joins.expired", joins=len(late), events=sum(len(members) for _, members in late))
 
     def _letter(self, owned: Owned, member: Member, members: Sequence[Member], declaration: Declaration) -> Ended:
-        raw = RawRecord(
-            member.topic, member.topic_id, member.partition, member.offset, member.timestamp, member.record_key,
-            member.value, member.headers,
-        )  # fmt: skip
+        raw = member.raw
         there = {m.signal for m in members}
         missing = ", ".join(s.signal for s in declaration.subscriptions if s.signal not in there)
         within = declaration.join.within if declaration.join else 0.0

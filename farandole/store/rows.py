@@ -8,6 +8,9 @@ from dataclasses import dataclass
 FINAL = frozenset({"done", "caught", "filtered", "resolved", "expired"})
 """States that nothing leaves inside an epoch: they stand in the dedup table."""
 
+SETTLED = FINAL | {"dead", "uncertain"}
+"""States that a second delivery does not change: final ones, and those that wait for a person."""
+
 RANK = {"claimed": 1, "waiting": 2, "parked": 3, "dead-hold": 3, "uncertain": 4, "dead": 4}
 """Order of the open states within one life; of two entries for a key the higher (life, rank) stands."""
 

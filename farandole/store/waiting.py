@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, update
 
 from farandole.errors import DatabaseUnreachable
+from farandole.event import RawRecord
 from farandole.ids import run_id
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
@@ -42,6 +43,20 @@ class Member:
     headers: list[tuple[str, bytes | None]]
     value: bytes | None
     digest: bytes
+
+    @property
+    def raw(self) -> RawRecord:
+        """The record that it was read from."""
+        return RawRecord(
+            self.topic,
+            self.topic_id,
+            self.partition,
+            self.offset,
+            self.timestamp,
+            self.record_key,
+            self.value,
+            self.headers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
