@@ -55,6 +55,10 @@ class LetterContext:
     version: str = ""
     run_id: str = ""
     life: int = 0
+    key: bytes = b""  # the idempotency key, which a redrive keeps
+    part: int = 1  # of a joined run: which of its events this is, and of how many
+    parts: int = 1
+    join_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +87,21 @@ class DeadLetter:
     event_id: str
     event_type: str
     pointer: str  # set where the letter was too large and only points to the event
+    key: bytes = b""
+    part: int = 1
+    parts: int = 1
+    join_key: bytes = b""
 
     @classmethod
     def of(cls, raw: RawRecord) -> DeadLetter:
         """From a record of a dead-letter topic; what its writer did not say is empty, or -1."""
         got = dict(raw.headers)
         run, life = _text(got, "farandole-dlq-run-id"), _number(got, "farandole-dlq-life", default=0)
+        part, parts = (_number(got, f"farandole-dlq-{name}", default=1) for name in ("part", "parts"))
         event_type = _text(got, "ce_type")
         topic = _text(got, *_said_as("topic"), "x-original-topic") or event_type
         return cls(
-            id=dead_letter_id(run, life) if run else f"{raw.topic}/{raw.partition}:{raw.offset}",
+            id=dead_letter_id(run, life, part) if run else f"{raw.topic}/{raw.partition}:{raw.offset}",
             raw=raw,
             topic=topic,
             topic_id=_text(got, "farandole-dlq-topic-id"),
@@ -120,6 +129,10 @@ class DeadLetter:
             event_id=_text(got, "ce_id"),
             event_type=event_type or topic,
             pointer=_text(got, "farandole-dlq-pointer"),
+            key=_bytes(got, "farandole-dlq-key"),
+            part=part,
+            parts=parts,
+            join_key=_bytes(got, "farandole-dlq-join-key"),
         )
 
 
@@ -133,6 +146,13 @@ def _exception(name: str) -> tuple[str, str]:
 
 def _text(got: dict[str, bytes | None], *names: str) -> str:
     return next((value.decode("utf-8", "replace") for name in names if (value := got.get(name)) is not None), "")
+
+
+def _bytes(got: dict[str, bytes | None], name: str) -> bytes:
+    try:
+        return bytes.fromhex(_text(got, name))
+    except ValueError:
+        return b""
 
 
 def _number(got: dict[str, bytes | None], *names: str, default: int = -1) -> int:
@@ -252,6 +272,10 @@ def _reasons(raw: RawRecord, failure: Failure, where: LetterContext, stacktrace:
         ("farandole-dlq-pipeline-version", where.version),
         ("farandole-dlq-run-id", where.run_id),
         ("farandole-dlq-life", str(where.life)),
+        ("farandole-dlq-key", where.key.hex()),
+        ("farandole-dlq-join-key", where.join_key.hex()),
+        ("farandole-dlq-part", str(where.part) if where.parts > 1 else ""),
+        ("farandole-dlq-parts", str(where.parts) if where.parts > 1 else ""),
     )
     return [(name, value.encode("utf-8", "replace")) for name, value in named if value]
 

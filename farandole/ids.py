@@ -87,9 +87,9 @@ def attempt_key(run: str, step: str, branch: str = "") -> str:
     return b32encode(digest).decode().rstrip("=").lower()
 
 
-def dead_letter_id(run: str, life: int) -> str:
-    """The id of a dead letter: one per run and life."""
-    return str(uuid.uuid5(_NAMESPACE, f"{run}\x00dead\x00{life}"))
+def dead_letter_id(run: str, life: int, part: int = 1) -> str:
+    """The id of a dead letter: one per run and life, and per event of a joined run."""
+    return str(uuid.uuid5(_NAMESPACE, f"{run}\x00dead\x00{life}" + (f"\x00{part}" if part > 1 else "")))
 
 
 def waiting_id(pipeline: str, epoch: int, key: bytes) -> str:
@@ -100,3 +100,28 @@ def waiting_id(pipeline: str, epoch: int, key: bytes) -> str:
 def digest(value: bytes | None) -> bytes:
     """Eight bytes that tell whether a second event of the same key says the same thing."""
     return blake2b(value or b"", digest_size=8).digest()
+
+
+def spread(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Java's default partitioner chooses it.
+
+    >>> spread(b"mart-delays", 1)
+    0
+    """
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """MurmurHash2 as Kafka's Java client computes it (seed 0x9747b28c, 32 bits)."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    length = len(data)
+    h = 0x9747B28C ^ length
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = (int.from_bytes(data[at : at + 4], "little") * m) & mask
+        k = ((k ^ (k >> 24)) * m) & mask
+        h = ((h * m) & mask) ^ k
+    if rest := data[whole:]:
+        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
+    h = ((h ^ (h >> 13)) * m) & mask
+    return h ^ (h >> 15)

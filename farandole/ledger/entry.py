@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
 from farandole.event import Interval
+from farandole.ids import spread
 
 LEDGER_TOPIC = "farandole.ledger.v1"
 """The compacted topic of all entries; its key is the entry's `id`, its partition follows the group."""
@@ -142,6 +143,9 @@ class Entry:
     payload: bytes | None = None  # of an event that waits: what a taking-over instance needs to go on
     payload_key: bytes | None = None
     headers: list[Header] = field(default_factory=list)
+    via: list[str] = field(default_factory=list)  # retry records that brought it: topic id/partition/offset
+    attempt: int = 0  # of a parked run: the next one
+    due: Moment = None  # of a parked run: not before
     span: Span | None = None
     fact: str | None = None
     detail: dict[str, str] = field(default_factory=dict)
@@ -175,6 +179,9 @@ class Entry:
             "payload": self.payload,
             "payload_key": self.payload_key,
             "headers": self.headers,
+            "via": self.via,
+            "attempt": self.attempt,
+            "due": self.due,
             "span": self.span,
             "fact": self.fact,
             "detail": self.detail,
@@ -222,20 +229,4 @@ def ledger_partition(group: str, partitions: int) -> int:
     >>> ledger_partition("mart-delays", 1)
     0
     """
-    return (_murmur2(group.encode()) & 0x7FFFFFFF) % partitions
-
-
-def _murmur2(data: bytes) -> int:
-    """MurmurHash2 as Kafka's Java client computes it (seed 0x9747b28c, 32 bits)."""
-    mask, m = 0xFFFFFFFF, 0x5BD1E995
-    length = len(data)
-    h = 0x9747B28C ^ length
-    whole = length & ~3
-    for at in range(0, whole, 4):
-        k = (int.from_bytes(data[at : at + 4], "little") * m) & mask
-        k = ((k ^ (k >> 24)) * m) & mask
-        h = ((h * m) & mask) ^ k
-    if rest := data[whole:]:
-        h = ((h ^ int.from_bytes(rest, "little")) * m) & mask
-    h = ((h ^ (h >> 13)) * m) & mask
-    return h ^ (h >> 15)
+    return spread(group.encode(), partitions)

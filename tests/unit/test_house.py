@@ -17,7 +17,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 SOURCES = [*MODULES, *sorted((ROOT / "services").rglob("*.py"))]
 
 MODULE, FUNCTION, PARAMETERS = 300, 45, 8
-CORE, ALL = 6_000, 16_000  # the first whole chain took 5,500 and 13,100; raise them only with a reason
+CORE, ALL = 7_500, 22_000  # the chain took 5,700 and 13,500; parking, breakers, redrive and control come on top
 AUTHORS_MODULES = 150
 
 # From a record to a settled run: what a reader of the core has to read.

@@ -1,0 +1,124 @@
+"""Why a record stands in ``retry.<group>``: a parked run, a redriven dead letter, a missed event, or an order of ours.
+
+Key, value and headers are those of the event, byte for byte; the headers that are added are taken off again by who
+reads it. Nothing else ever writes to that topic, and nobody but its pipeline reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from farandole.errors import Undecodable
+from farandole.event import RawRecord, Record
+from farandole.ids import spread
+
+PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED = "parked", "behind", "redrive", "resolve", "reemitted"
+KINDS = (PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED)
+"""A run that waits for its next attempt; an event behind such a run of its record key; a dead letter that is to be
+run again; one that is settled by a person without running; an event that the reconciler found missed."""
+
+_NAMES = {
+    "run_id": "farandole-run-id",
+    "life": "farandole-redrive-count",
+    "attempt": "farandole-attempt",
+    "not_before": "farandole-not-before-ms",
+    "redrive_id": "farandole-redrive-id",
+    "edited_from": "farandole-edited-from",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where the event stood before (`topic` to `timestamp`), which key and run it belongs to, and when to run it.
+
+    `life` counts redrives, `attempt` is the next one at the step at hand, `not_before` are milliseconds from the
+    broker's append time. The events of a joined run travel as parts 1 to `parts`, in the order of the set.
+    """
+
+    kind: str
+    run_id: str
+    key: bytes
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    timestamp: int = -1
+    life: int = 0
+    attempt: int = 1
+    not_before: int = 0
+    part: int = 1
+    parts: int = 1
+    join_key: bytes = b""
+    first_failed_at: str = ""  # RFC 3339
+    redrive_id: str = ""  # the command that sent it
+    edited_from: str = ""  # digest of the value before a person edited it, hex
+    actor: str = ""
+    reason: str = ""
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """As they stand beside those of the event."""
+        told = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value not in ("", b""):
+                text = value.hex() if isinstance(value, bytes) else str(value)
+                told.append((_header(f.name), text.encode("utf-8", "replace")))
+        return told
+
+    @classmethod
+    def of(cls, told: Mapping[str, bytes | None], place: str = "") -> Delivery:
+        """From the headers of a record. Raises Undecodable where they are not those of a delivery."""
+        values: dict[str, object] = {}
+        try:
+            for f in fields(cls):
+                raw = told.get(_header(f.name))
+                if raw is not None:
+                    text = raw.decode()
+                    values[f.name] = (
+                        int(text) if f.type == "int" else bytes.fromhex(text) if f.type == "bytes" else text
+                    )
+            found = cls(**values)  # type: ignore[arg-type]  # each value has the type of its field
+        except (TypeError, ValueError) as error:
+            raise Undecodable("decode.no-delivery", f"not a record of ours: {error}", place=place) from error
+        if found.kind not in KINDS:
+            raise Undecodable("decode.no-delivery", f"deliveries are {', '.join(KINDS)}, not {found.kind}", place=place)
+        return found
+
+
+def retry_record(topic: str, partitions: int, raw: RawRecord, delivery: Delivery) -> Record:
+    """The record of ``retry.<group>`` that brings the event `raw` back to its pipeline.
+
+    The partition follows the record key, or the run where there is none or the run was joined: all that may happen
+    to one run stands in one partition, whose owner alone may start it.
+    """
+    decides = raw.key if raw.key and delivery.parts == 1 else delivery.run_id.encode()
+    headers = [*_own(raw), *delivery.headers()]
+    return Record(topic, raw.key, raw.value, headers, spread(decides, partitions))
+
+
+def delivered(raw: RawRecord) -> tuple[Delivery, RawRecord]:
+    """The delivery, and the event as it stood on its own topic. Raises Undecodable."""
+    delivery = Delivery.of(dict(raw.headers), str(raw.position))
+    event = RawRecord(
+        delivery.topic,
+        delivery.topic_id,
+        delivery.partition,
+        delivery.offset,
+        delivery.timestamp,
+        raw.key,
+        raw.value,
+        _own(raw),
+    )
+    return delivery, event
+
+
+def _header(name: str) -> str:
+    return _NAMES.get(name) or "farandole-retry-" + name.replace("_", "-")
+
+
+_ADDED = frozenset(_header(f.name) for f in fields(Delivery))
+
+
+def _own(raw: RawRecord) -> list[tuple[str, bytes | None]]:
+    return [(name, value) for name, value in raw.headers if name not in _ADDED]
