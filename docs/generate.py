@@ -145,7 +145,7 @@ def _commands(command: click.Command, path: list[str]) -> Iterator[tuple[list[st
 
 def ledger_page() -> str:
     """The fields of a ledger entry, from its schema."""
-    schema = json.loads((ROOT / "farandole/ledger/farandole.ledger.v1.avsc").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "farandole/avro/farandole.ledger.v1.avsc").read_text(encoding="utf-8"))
     parts = [
         NOTE,
         "# Ledger entry",

@@ -41,6 +41,7 @@ from farandole.settle import Settler
 from farandole.store import Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
+from farandole.topics import own_schemas
 from farandole.worker import Worker
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def worker_of(
     plans = plan(declaration, resources)
     properties = settings.client_properties()
     registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
-    codec = Codec(registry, schemas(), trusted=[LEDGER_TOPIC])
+    codec = Codec(registry, schemas(), trusted=own_schemas())
     wait = _Patience(logger(declaration.name, instance()), stop or threading.Event())
     topics = wait.until(lambda: _topics(Admin(settings.bootstrap(), properties, timeout=5), declaration))
     for event_type in (*declaration.emits, LEDGER_TOPIC):
@@ -198,10 +199,9 @@ def _topics(admin: Admin, declaration: Declaration) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The reader schemas: those of ``schemas/avro`` in this folder (or FARANDOLE_SCHEMAS), and the ledger's own."""
+    """The reader schemas: those of ``schemas/avro`` in this folder (or FARANDOLE_SCHEMAS), and the library's own."""
     folder = Path(os.environ.get("FARANDOLE_SCHEMAS", "schemas/avro"))
-    own = load_schemas(Path(__file__).parent / "ledger")
-    return {**(load_schemas(folder) if folder.is_dir() else {}), LEDGER_TOPIC: own[next(iter(own))]}
+    return {**(load_schemas(folder) if folder.is_dir() else {}), **own_schemas()}
 
 
 def version() -> str:

@@ -6,18 +6,17 @@ schema (typed below) and :meth:`Entry.record` only names them. Imports neither K
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, Literal, TypedDict
 
+from farandole import topics
 from farandole.event import Interval
 from farandole.ids import spread
 
-LEDGER_TOPIC = "farandole.ledger.v1"
+LEDGER_TOPIC = topics.LEDGER
 """The compacted topic of all entries; its key is the entry's `id`, its partition follows the group."""
 
 RANKS: dict[str, int] = {
@@ -108,9 +107,7 @@ def reason(class_name: str, message: str, fingerprint: str, stage: str, step: st
 
 def ledger_schema() -> dict[str, Any]:
     """The Avro schema of an entry, as this version writes and reads it."""
-    written = files("farandole.ledger").joinpath(f"{LEDGER_TOPIC}.avsc")
-    schema: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
-    return schema
+    return topics.own_schemas()[LEDGER_TOPIC]
 
 
 @dataclass(slots=True)

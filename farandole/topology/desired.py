@@ -13,15 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from farandole import ledger
 from farandole.clock import seconds
 from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.schemagen import load_schemas
+from farandole.topics import AUDIT, CONTROL, LEDGER, own_schema_file, own_schemas
 from farandole.topology.yamlfile import YamlFile
 
-LEDGER = "farandole.ledger.v1"
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 """A new reader reads everything that its topic still holds, whichever version wrote it."""
 
@@ -35,12 +34,22 @@ _OF_EVENTS = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"
 # Our own topics take the broker's time: a producer's clock that is ahead would be refused, and a record from
 # one that is far behind would be the next that retention deletes.
 _OF_LETTERS = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
-_LEDGER_UNLESS_SAID = {"partitions": 12, "retention": "400d"}
-_OF_LEDGER = {
-    "cleanup.policy": "compact,delete",
-    "message.timestamp.type": "LogAppendTime",
-    "min.compaction.lag.ms": str(3_600_000),
-    "delete.retention.ms": str(int(7 * _DAY * 1000)),
+_WEEK = str(int(7 * _DAY * 1000))
+_OF_OURS = {
+    LEDGER: {
+        **_OF_LETTERS,
+        "cleanup.policy": "compact,delete",
+        "min.compaction.lag.ms": str(3_600_000),
+        "delete.retention.ms": _WEEK,
+    },
+    CONTROL: {**_OF_LETTERS, "cleanup.policy": "compact", "delete.retention.ms": _WEEK},
+    AUDIT: _OF_LETTERS,
+}
+# commands are few, and a pause that retention forgot would end by itself
+_UNLESS_SAID = {
+    LEDGER: {"partitions": 12, "retention": "400d"},
+    CONTROL: {"partitions": 1, "retention": "forever"},
+    AUDIT: {"partitions": 1, "retention": "forever"},
 }
 
 
@@ -92,8 +101,8 @@ def read_desired(root: Path, declarations: Sequence[Declaration], *, cluster: st
     """
     file = YamlFile(root / "topology" / "topics.yaml")
     file.mapping(allowed=("defaults", "topics"))
-    # every repository has the ledger, whether or not it keeps a copy of its schema
-    schemas = {**load_schemas(Path(ledger.__path__[0])), **load_schemas(root / "schemas" / "avro")}
+    # every repository has the topics of our own, whether or not it keeps a copy of their schemas
+    schemas = {**own_schemas(), **load_schemas(root / "schemas" / "avro")}
     topics = _Topics(file, *_cluster(root, cluster))
     wanted = [topics.of_events(name) for name in schemas]
     for declaration in declarations:
@@ -103,8 +112,7 @@ def read_desired(root: Path, declarations: Sequence[Declaration], *, cluster: st
     return Desired(
         tuple(wanted),
         tuple(
-            WantedSubject(f"{name}-value", schema, place=str(root / "schemas" / "avro" / f"{name}.avsc"))
-            for name, schema in schemas.items()
+            WantedSubject(f"{name}-value", schema, place=_schema_file(root, name)) for name, schema in schemas.items()
         ),
         tuple(_group(declaration) for declaration in declarations),
     )
@@ -123,7 +131,7 @@ class _Topics:
         self._single = file.mapping("topics")
 
     def of_events(self, name: str) -> WantedTopic:
-        kind = _OF_LEDGER if name == LEDGER else _OF_EVENTS
+        kind = _OF_OURS.get(name, _OF_EVENTS)
         retention, place = self._value(name, "retention")
         return self._topic(name, {**kind, "retention.ms": _kept(retention, place)})
 
@@ -178,8 +186,8 @@ class _Topics:
         own = self._file.mapping("topics", name, allowed=_TOPIC_KEYS)
         if key in own:
             return own[key], self._file.place("topics", name, key)
-        if name == LEDGER:
-            return _LEDGER_UNLESS_SAID[key], self._file.place()
+        if name in _UNLESS_SAID:
+            return _UNLESS_SAID[name][key], self._file.place()
         return self._file.mapping("defaults")[key], self._file.place("defaults", key)
 
 
@@ -209,6 +217,11 @@ def _cluster(root: Path, name: str) -> tuple[int, dict[str, str]]:
         )
     # an unclean election is incompatible with exactly-once: it forgets what was committed
     return replication, {"min.insync.replicas": str(in_sync), "unclean.leader.election.enable": "false"}
+
+
+def _schema_file(root: Path, name: str) -> str:
+    own = root / "schemas" / "avro" / f"{name}.avsc"
+    return str(own if own.exists() or not name.startswith("farandole.") else own_schema_file(name))
 
 
 def _known(declaration: Declaration, schemas: dict[str, Any]) -> None:

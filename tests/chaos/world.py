@@ -26,7 +26,7 @@ from farandole.kafka.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 LEDGER = "farandole.ledger.v1"
-LEDGER_SCHEMA = json.loads((ROOT / "farandole/ledger/farandole.ledger.v1.avsc").read_text())
+LEDGER_SCHEMA = json.loads((ROOT / "farandole/avro/farandole.ledger.v1.avsc").read_text())
 
 _PASSES = (
     KafkaError.NOT_COORDINATOR,

@@ -53,7 +53,7 @@ def test_the_committed_classes_are_what_the_schemas_give():
 
 
 def test_the_library_carries_the_ledger_schema_that_the_repository_registers():
-    own = load_schemas(ROOT / "farandole/ledger")
+    own = load_schemas(ROOT / "farandole/avro")
     assert own["farandole.ledger.v1"] == load_schemas(FOLDER)["farandole.ledger.v1"]
 
 

@@ -65,6 +65,15 @@ def test_the_ledger_is_compacted_and_takes_the_brokers_time(repository):
     assert ledger.settings["delete.retention.ms"] == str(7 * 86_400_000)
 
 
+def test_every_repository_has_the_topics_that_steer_its_services(repository):
+    desired = read_desired(repository(), [])
+    control, audit = (topics_of(desired)[f"farandole.{name}.v1"] for name in ("control", "audit"))
+
+    assert (control.partitions, control.settings["cleanup.policy"]) == (1, "compact")
+    assert (audit.settings["cleanup.policy"], audit.settings["retention.ms"]) == ("delete", "-1")
+    assert {"farandole.control.v1-value", "farandole.audit.v1-value"} <= {s.name for s in desired.subjects}
+
+
 def test_letters_are_kept_longer_than_anything_can_be_parked(repository):
     topics = topics_of(read_desired(repository(), [pipeline(backoff="1m..40d")]))
 

@@ -1,0 +1,27 @@
+"""The topics of our own that all pipelines share, and the schemas of their records, which the library carries."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+LEDGER = "farandole.ledger.v1"
+"""Compacted: how every run stands."""
+CONTROL = "farandole.control.v1"
+"""Compacted: what is wanted of running services; the newest command per pipeline and run."""
+AUDIT = "farandole.audit.v1"
+"""Never compacted: every command that was given, in the same shape as on the control topic."""
+
+
+def own_schema_file(topic: str) -> Path:
+    """The file of a topic's schema in the library."""
+    return Path(str(files("farandole"))) / "avro" / f"{CONTROL if topic == AUDIT else topic}.avsc"
+
+
+@cache
+def own_schemas() -> dict[str, dict[str, Any]]:
+    """The Avro schema of each of these topics, as this version writes and reads it."""
+    return {topic: json.loads(own_schema_file(topic).read_text(encoding="utf-8")) for topic in (LEDGER, CONTROL, AUDIT)}
