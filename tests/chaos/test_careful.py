@@ -16,7 +16,7 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture
 def world(stack, tmp_path: Path) -> Iterator[World]:
-    made = World(stack, tmp_path, "Events", f"sqlite:///{tmp_path}/books.db")
+    made = World(stack.bootstrap_servers, stack.registry_url, tmp_path, f"sqlite:///{tmp_path}/books.db", ("Events",))
     made.create()
     try:
         yield made
@@ -26,21 +26,21 @@ def world(stack, tmp_path: Path) -> Iterator[World]:
 
 def test_a_record_that_kills_the_process_is_quarantined_within_four_restarts(world: World):
     world.produce(200, twice=0, bad=0, skip=0)
-    world.tell(100_000, "kill")
+    world.tell(200, "kill")
     world.produce(200, twice=0, bad=0, skip=0)
 
-    deaths, process = 0, world.start()
+    deaths, process = 0, world.start("Events")
     deadline = time.monotonic() + 90
-    while world.lag() and time.monotonic() < deadline:
+    while world.lag("Events") and time.monotonic() < deadline:
         if process.poll() is not None:
             assert process.returncode == -signal.SIGKILL
-            deaths, process = deaths + 1, world.start()
+            deaths, process = deaths + 1, world.start("Events")
         time.sleep(0.3)
 
     world.wait_drained(10)
-    letters = world.read(f"dlq.{world.group}")
-    numbers = sorted(world.decode(world.output, m.value())["n"] for m in world.read(world.output))
-    assert [world.decode(world.input, m.value())["n"] for m in letters] == [100_000]
-    assert dict(letters[0].headers())["farandole-dlq-reason"] == b"decode.killed-process"
-    assert numbers == sorted(2 * n for n in world.good)
+    world.stop()
+    history = world.history("Events")
+    assert world.judged("Events") == []
+    assert [letter.at for letter in history.letters] == [x.at for x in history.landed if x.kind == "kill"]
+    assert sorted(output.what for output in history.outputs) == sorted(world.numbers("good"))
     assert 1 <= deaths <= 4
