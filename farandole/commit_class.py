@@ -57,7 +57,8 @@ def _on_events(kit: Kit, store: Store, books: Books) -> Work:
 def _on_database(kit: Kit, store: Store, books: Books) -> Work:
     def work(run: Run) -> None:
         run.step, run.verdict, run.results, run.outputs, run.emitted, run.steps = 0, None, [], [], [], []
-        claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset)
+        life = run.life if run.via else -1
+        claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset, life)
         with store.transaction() as conn:
             known = store.inbox.lock_claim(conn, run.home.lane, claim)
             if known is not None:

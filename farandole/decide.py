@@ -18,7 +18,7 @@ IN_PLACE, IN_PLACE_SECONDS = 3, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`again` or `park` after seconds; `wait` for infrastructure without burning an attempt; `caught` by name; `dead`."""
+    """`again` or `park` after seconds; `wait` for infrastructure, burning no attempt; `caught` by name; or `dead`."""
 
     kind: str
     after: float = 0.0

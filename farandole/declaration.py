@@ -110,6 +110,7 @@ class Declaration:
     ordering: str = "key"
     on_rewind: str = "replay"
     on_conflict: str = "dead"
+    on_dead: str = "continue"
     emits: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
 

@@ -18,6 +18,11 @@ KINDS = (PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED)
 """A run that waits for its next attempt; an event behind such a run of its record key; a dead letter that is to be
 run again; one that is settled by a person without running; an event that the reconciler found missed."""
 
+RUN, WAIT, DROP, REFUSE = "run", "wait", "drop", "refuse"
+"""What a delivery may do: go on, wait for who has the key in hand, nothing (it is known), or it cannot be right."""
+
+_DEAD = ("dead", "dead-hold", "uncertain")
+
 _NAMES = {
     "run_id": "farandole-run-id",
     "life": "farandole-redrive-count",
@@ -111,6 +116,26 @@ def delivered(raw: RawRecord) -> tuple[Delivery, RawRecord]:
         _own(raw),
     )
     return delivery, event
+
+
+def admit(kind: str, life: int, known: tuple[str, int] | None) -> str:
+    """What a delivery of a life may do where the key stands at a state of a life (None: nothing is known of it).
+
+    A redrive begins the life after the one that ended in the letter, and only that one; so two clicks, two tools
+    and a repeated delivery are one run. A parked run goes on within its life.
+    """
+    if known is None:
+        return RUN
+    state, stands = known
+    if kind == REEMITTED:
+        return WAIT if state == "claimed" else DROP
+    if state in _DEAD:
+        if life > stands + 1:
+            return REFUSE
+        return RUN if life == stands + 1 else DROP
+    if state in ("parked", "claimed"):
+        return RUN if kind != RESOLVE and life >= stands else DROP
+    return DROP
 
 
 def _header(name: str) -> str:

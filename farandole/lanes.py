@@ -57,17 +57,26 @@ class Lanes:
                 heapq.heappush(self._later, (run.due, next(self._number), run))
                 continue
             self.running -= 1
-            self._next(run)
-            over.append(run)
+            over += [run, *self._next(run)]
         return over
 
-    def _next(self, run: Run) -> None:
-        """The run behind this one, of the same record key, may start."""
+    def _next(self, run: Run) -> list[Run]:
+        """The run behind this one, of the same record key, may start; or all behind it are parked, as it is."""
         behind = self._behind.get(run.okey) if self._ordered and run.okey else None
+        if behind is None:
+            return []
+        parked: list[Run] = []
+        if run.holds:
+            parked = list(behind)
+            behind.clear()
+            for one in parked:
+                one.state, one.behind, one.ended_at = RunState.PARKED, True, self._clock.millis()
+            self.running -= len(parked)
         if behind:
             self._ready.put(behind.popleft())
-        elif behind is not None:
+        else:
             del self._behind[run.okey]
+        return parked
 
     def wait(self, longest: float) -> None:
         """Until a run has ended, or one that waits is due, but no longer than `longest` seconds."""

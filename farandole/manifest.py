@@ -21,6 +21,7 @@ __all__ = ["read_manifest", "ready", "write_manifest"]
 KEYS = (
     "pipeline", "about", "owner", "since", "once", "when", "join", "steps", "emits", "scale", "on_rewind",
     "on_conflict",
+    "on_dead",
 )  # fmt: skip
 STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check")
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
@@ -46,7 +47,7 @@ class _Manifest(Reader):
         more: dict[str, Any] = {
             word: self.text(node, word)
             for word, node in (top | scale).items()
-            if word in ("owner", "ordering", "on_rewind", "on_conflict")
+            if word in ("owner", "ordering", "on_rewind", "on_conflict", "on_dead")
         }
         if "slots" in scale:
             more["slots"] = self.whole(scale["slots"], "slots", 8)
@@ -175,7 +176,11 @@ def write_manifest(declaration: Declaration) -> str:
         "steps": [_step_said(step, package) for step in d.steps],
         "emits": list(d.emits),
         "scale": scale,
-        **{word: getattr(d, word) for word in ("on_rewind", "on_conflict") if getattr(d, word) != getattr(usual, word)},
+        **{
+            word: getattr(d, word)
+            for word in ("on_rewind", "on_conflict", "on_dead")
+            if getattr(d, word) != getattr(usual, word)
+        },
     }
     return yaml.safe_dump(_said(content), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 

@@ -6,13 +6,14 @@ Every way out travels through here, so that landed = done + filtered + waiting +
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from farandole.clock import Clock
+from farandole.clock import Clock, iso
 from farandole.deadletter import Failure, LetterContext, letter_of
 from farandole.declaration import Declaration
+from farandole.delivery import BEHIND, PARKED, Delivery, retry_record
 from farandole.event import Event, RawRecord, Record
 from farandole.ids import digest, run_id, waiting_id
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, reason
@@ -24,6 +25,16 @@ from farandole.store.waiting import Member
 MAX_LETTER = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Come:
+    """How an event came by the retry topic: the delivery, and where its record stands (topic id/partition/offset)."""
+
+    delivery: Delivery
+    via: str
+    appended: int  # ms since 1970, by the broker
+    why: str = ""
+
+
 @dataclass(slots=True)
 class Books:
     """Writes the lines. One per worker."""
@@ -33,6 +44,7 @@ class Books:
     clock: Clock
     ledger_partition: int
     letter_partitions: int
+    retry_partitions: int
     version: str
     instance: str
 
@@ -52,8 +64,12 @@ class Books:
 
     def outcomes(self, run: Run) -> list[Outcome]:
         """What SQL is told of a run: one row for each key of its set."""
+        state = "dead-hold" if run.state is RunState.DEAD and run.holds else run.state.value
+        okey = run.okey if self.declaration.ordering == "key" and run.join_key is None else b""
+        parked = run.state is RunState.PARKED
+        attempt, due = (run.attempt, run.ended_at + round(run.pause * 1000)) if parked else (0, None)
         return [
-            Outcome(s.key, run.id, run.state.value, run.life, s.digest, run.okey, s.event.position.offset)
+            Outcome(s.key, run.id, state, run.life, s.digest, okey, s.event.position.offset, "", attempt, due)
             for s in run.signals
         ]
 
@@ -84,18 +100,62 @@ class Books:
             causation_id=cause.id,
             traceparent=cause.traceparent,
             join_key=run.join_key.hex() if run.join_key else None,
+            via=run.via,
         )
+
+    def parked(self, run: Run) -> Ended:
+        """What a run that leaves its place puts into the next transaction; in the retry topic already, it stays there.
+
+        Its events travel whole to ``retry.<group>``, the parts of a joined set together.
+        """
+        entry = self.of_run(run)
+        entry.attempt, entry.due = run.attempt, run.ended_at + round(run.pause * 1000)
+        if run.behind:
+            entry.detail = {"behind": "an earlier event of its record key"}
+        records = [self.line(entry)]
+        if not run.via:
+            records += [self._retry(run, part) for part in range(len(run.signals))]
+        joined = run.join_key is not None and not run.via
+        return Ended(
+            [] if run.via else run.slots,
+            records + ([self.line(self._joined(run, s)) for s in run.signals[:-1]] if joined else []),
+            self.outcomes(run),
+            closed_joins=[run.join_key] if run.join_key is not None and joined else (),
+            run=None if run.via else run,
+        )
+
+    def _retry(self, run: Run, part: int) -> Record:
+        signal = run.signals[part]
+        raw = signal.raw
+        delivery = Delivery(
+            BEHIND if run.behind else PARKED,
+            run.id,
+            signal.key,
+            raw.topic,
+            raw.topic_id,
+            raw.partition,
+            raw.offset,
+            raw.timestamp,
+            run.life,
+            run.attempt,
+            round(run.pause * 1000),
+            part + 1,
+            len(run.signals),
+            run.join_key or b"",
+            iso(run.first_failed_at) if run.first_failed_at else "",
+        )
+        return retry_record(self.declaration.retry_topic, self.retry_partitions, raw, delivery)
 
     def ended(self, run: Run) -> Ended:
         """What a run that has ended puts into the next transaction."""
         records = [*run.outputs, self.line(self.of_run(run))]
         if run.state is RunState.DEAD and run.failure is not None:
-            records += [self.letter(s.raw, run.failure, run.id, run.life) for s in run.signals]
-        if run.join_key is not None:
+            records += self._letters(run, run.failure)
+        if run.join_key is not None and not run.via:
             records += [self.line(self._joined(run, s)) for s in run.signals[:-1]]
         final = run.state in (RunState.DONE, RunState.CAUGHT)
         return Ended(
-            [run.slot] if run.slot is not None else [],
+            run.slots,
             records,
             self.outcomes(run),
             published=[run.id] if run.decided else (),
@@ -103,6 +163,21 @@ class Books:
             closed_joins=[run.join_key] if run.join_key is not None else (),
             run=run,
         )
+
+    def _letters(self, run: Run, failure: Failure) -> list[Record]:
+        """One for each event of the run; those of a joined set know that they belong together."""
+        of_all = replace(
+            self._where, run_id=run.id, life=run.life, parts=len(run.signals), join_key=run.join_key or b""
+        )
+        return [
+            letter_of(s.raw, failure, replace(of_all, key=s.key, part=n), MAX_LETTER)
+            for n, s in enumerate(run.signals, 1)
+        ]
+
+    @property
+    def _where(self) -> LetterContext:
+        name = self.declaration.name
+        return LetterContext(self.declaration.dead_letter_topic, self.letter_partitions, name, self.version)
 
     def _joined(self, run: Run, signal: Signal) -> Entry:
         """A member that waited has found its run."""
@@ -145,30 +220,47 @@ class Books:
         key: bytes,
         failure: Failure,
         member: Member | None = None,
+        come: Come | None = None,
     ) -> Ended:
         """A record that came to no run and cannot: quarantined, in conflict, or expired. Whole, with its reason.
 
-        `member` is set where it waited in a join: its entry takes the place of the one that says so.
+        `member` is set where it waited in a join: its entry takes the place of the one that says so. `come` is set
+        where it came by the retry topic.
         """
-        entry = self._about(owned, key, event, "dead")
+        entry = self._about(owned, key, event, "dead", come)
         if member is not None:
             entry.id = waiting_id(self.declaration.name, entry.epoch, key)
             entry.join_key = member.join_key.hex()
         entry.error = _reason(failure)
         entry.okey = raw.key or b""
         entry.triggers = [_origin(member.signal if member else "", raw, event)]
-        outcome = Outcome(key, entry.id, "dead", 0, digest(raw.value), raw.key or b"", raw.offset)
-        return Ended(slots, [self.letter(raw, failure, entry.id, 0), self.line(entry)], [outcome])
+        where = replace(self._where, run_id=entry.id, life=entry.life, key=key)
+        outcome = Outcome(key, entry.id, "dead", entry.life, digest(raw.value), b"", raw.offset)
+        return Ended(slots, [letter_of(raw, failure, where, MAX_LETTER), self.line(entry)], [outcome])
 
-    def _about(self, owned: Owned, key: bytes, event: Event | None, state: str) -> Entry:
+    def closed(self, owned: Owned, slot: Slot, state: str, raw: RawRecord, come: Come) -> Ended:
+        """What came by the retry topic and is settled without a run: resolved by a person, or filtered by new code."""
+        entry = self._about(owned, come.delivery.key, None, state, come)
+        entry.okey, entry.triggers = raw.key or b"", [_origin("", raw, None)]
+        told = {
+            "actor": come.delivery.actor,
+            "reason": come.delivery.reason or come.why,
+            "command": come.delivery.redrive_id,
+        }
+        entry.detail = {name: text for name, text in told.items() if text}
+        outcome = Outcome(come.delivery.key, entry.id, state, entry.life, digest(raw.value), b"", raw.offset)
+        return Ended([slot], [self.line(entry)], [outcome], finished=[entry.id])
+
+    def _about(self, owned: Owned, key: bytes, event: Event | None, state: str, come: Come | None = None) -> Entry:
         lane, now = owned.lane, self.clock.millis()
         assert lane is not None  # noqa: S101 - only a partition that was taken over has records
         return Entry(
             "run",
             self.declaration.name,
-            run_id(self.declaration.name, lane.epoch, [key]),
+            come.delivery.run_id if come else run_id(self.declaration.name, lane.epoch, [key]),
             lane.epoch,
             state,
+            come.delivery.life if come else 0,
             keys=[key],
             version=self.version,
             instance=self.instance,
@@ -178,13 +270,8 @@ class Books:
             correlation_id=event.envelope.correlation_id if event else "",
             causation_id=event.envelope.id if event else "",
             traceparent=event.envelope.traceparent if event else "",
+            via=[come.via] if come else [],
         )
-
-    def letter(self, raw: RawRecord, failure: Failure, run: str, life: int) -> Record:
-        """The dead letter of a record."""
-        name = self.declaration.name
-        where = LetterContext(self.declaration.dead_letter_topic, self.letter_partitions, name, self.version, run, life)
-        return letter_of(raw, failure, where, MAX_LETTER)
 
     def span(self, owned: Owned, start: int, end: int) -> list[Record]:
         """What became of the records of a window that came to no run: by reason, their offsets. Nothing for none."""

@@ -63,6 +63,7 @@ class Owned:
     usurped: bool = False  # fenced by somebody who was not its owner: to be taken back at once
     leaving: bool = False  # what has not begun does not begin any more
     back: bool = False  # set back: nothing of it is read before it was placed again
+    room: int = 2000  # records that may be under way; at the bound it is paused, at half of it resumed
     careful_until: int = 0  # below it one record at a time: processes died here twice in a row
     killer: int = -1  # the offset of the record that they died of
 

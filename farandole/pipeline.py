@@ -24,7 +24,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 Events = type[Any] | str
 """An event class, or an event type by name."""
 
-WORDS = ("join", "steps", "since", "once", "slots", "ordering", "on_rewind", "on_conflict", "owner", "name", "emits")
+WORDS = (
+    *("join", "steps", "since", "once", "slots", "ordering", "on_rewind", "on_conflict", "on_dead"),
+    *("owner", "name", "emits"),
+)
 """What may stand in a pipeline's class beside its signals."""
 
 
@@ -156,6 +159,7 @@ class Pipeline:
     ordering: ClassVar[str]
     on_rewind: ClassVar[str]
     on_conflict: ClassVar[str]
+    on_dead: ClassVar[str]
     owner: ClassVar[str]
     name: ClassVar[str]
     emits: ClassVar[Sequence[Events]]
@@ -196,7 +200,7 @@ def declare(title: str, about: str, words: Mapping[str, Any], source: str) -> De
     for word, value in words.items():
         if word not in signals and word not in WORDS:
             problems.append(_unknown(title, word, value, source))
-    once, plain = words.get("once", ()), ("slots", "ordering", "on_rewind", "on_conflict", "owner")
+    once, plain = words.get("once", ()), ("slots", "ordering", "on_rewind", "on_conflict", "on_dead", "owner")
     told = len(problems)
     steps, emits = _steps(title, words.get("steps", ()), problems, source)
     declaration = Declaration(

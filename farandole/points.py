@@ -17,6 +17,7 @@ POINTS = (
     "assign.after_tail",
     "intake.polled",
     "claim.after",
+    "hold.written",
     "step.running",
     "step.claimed",
     "step.done",

@@ -8,12 +8,14 @@ from typing import Any
 
 from farandole.clock import Clock
 from farandole.criteria import CriteriaError
+from farandole.delivery import RESOLVE, delivered
 from farandole.errors import RegistryUnreachable, Undecodable
 from farandole.event import Event, RawRecord, envelope_of
 from farandole.ids import digest, position_key
 from farandole.kafka.codec import Codec
 from farandole.kafka.registry import UnknownSchema
 from farandole.match import Match, Matcher
+from farandole.outcome import Come
 from farandole.owned import RUNNING, Owned, Slot
 from farandole.run import Signal
 
@@ -30,10 +32,16 @@ _OF_THE_RECORD: dict[str, tuple[type[Exception], ...]] = {
 
 @dataclass(slots=True)
 class Reading:
-    """One record as far as it was read: a signal, a reason why it is none, or an error that makes it dead."""
+    """One record as far as it was read: a signal, a reason why it is none, or an error that makes it dead.
+
+    `raw` is the event where it stood first, `offset` the place of the record in its partition of `owned`: another
+    one where it came by the retry topic, and then `come` says how.
+    """
 
     owned: Owned
     raw: RawRecord
+    offset: int
+    come: Come | None = None
     key: bytes = b""
     event: Event | None = None
     signal: Signal | None = None
@@ -41,6 +49,7 @@ class Reading:
     error: BaseException | None = None
     stage: str = "decode"
     slot: Slot | None = None
+    behind: bool = False  # an earlier event of its record key is parked, or dead and holds it
 
 
 @dataclass(slots=True)
@@ -80,9 +89,14 @@ class Reader:
         return readings
 
     def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
-        reading = Reading(owned, raw)
+        reading = Reading(owned, raw, raw.offset)
         try:
-            value = self._decode(raw, owned)
+            if raw.topic == self.matcher.declaration.retry_topic:
+                self._unpack(reading, raw)
+                raw = reading.raw
+                if reading.come and reading.come.delivery.kind == RESOLVE:
+                    return reading  # a person settles it as it is, readable or not
+            value = self._decode(raw, owned, reading.offset)
             if value is None:
                 reading.reason = "tombstone"
                 return reading
@@ -93,19 +107,25 @@ class Reader:
                 reading.reason = found
                 return reading
             reading.stage = "key"
-            reading.key = self.matcher.key(event)
+            reading.key = reading.key or self.matcher.key(event)
             reading.signal = Signal(found.signal, event, raw, reading.key, digest(raw.value), found.fact)
         except Exception as error:
             if not isinstance(error, _OF_THE_RECORD[reading.stage]):
                 raise  # not the record's fault: nothing is given up for it
             reading.error = error
-            reading.key = position_key(raw.topic_id, raw.partition, raw.offset)
+            reading.key = reading.key or position_key(raw.topic_id, raw.partition, raw.offset)
         return reading
 
-    def _decode(self, raw: RawRecord, owned: Owned) -> dict[str, Any] | None:
+    def _unpack(self, reading: Reading, raw: RawRecord) -> None:
+        """The event that a retry record brings back, as it stood on its own topic. Its key is not asked for again."""
+        delivery, reading.raw = delivered(raw)
+        reading.come = Come(delivery, f"{raw.topic_id}/{raw.partition}/{raw.offset}", raw.timestamp)
+        reading.key = delivery.key
+
+    def _decode(self, raw: RawRecord, owned: Owned, offset: int) -> dict[str, Any] | None:
         """Decoded, or None for a tombstone; an unknown schema id is waited for, then given up."""
         at = (raw.topic, raw.partition, raw.offset)
-        if raw.offset == owned.killer:
+        if offset == owned.killer:
             raise Undecodable("decode.killed-process", "the process ended whenever it had this record in hand")
         try:
             value = self.codec.decode(raw.topic, raw.value, raw.headers)

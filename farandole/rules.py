@@ -14,7 +14,7 @@ from farandole.problem import Problem, nearest
 RESERVED = frozenset(
     {
         *("steps", "join", "since", "once", "slots", "ordering", "run", "attempt", "error", "name", "about", "owner"),
-        *("emits", "on_rewind", "on_conflict", "declaration"),
+        *("emits", "on_rewind", "on_conflict", "on_dead", "declaration"),
     }
 )
 """Words that no signal may be called: they mean something else in a declaration or to a step."""
@@ -23,6 +23,7 @@ CHOICES = {
     "ordering": ("key", "none"),
     "on_rewind": ("replay", "ignore"),
     "on_conflict": ("dead", "drop"),
+    "on_dead": ("continue", "hold-key"),
 }
 _NAME = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
 _LONGEST = 200  # a topic has 249 characters, and dlq. or retry. stands before the name

@@ -19,7 +19,7 @@ from typing import Any
 from farandole.attempt import Attempt
 from farandole.clock import Clock, iso
 from farandole.deadletter import Failure, failure_of
-from farandole.decide import AGAIN, CAUGHT, WAIT, decide
+from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, decide
 from farandole.declaration import Declaration
 from farandole.errors import Fenced, UndeclaredOutput
 from farandole.event import Envelope, Event, Interval, RawRecord, Record, event_type_of, record_key
@@ -39,6 +39,7 @@ class RunState(StrEnum):
     CAUGHT = "caught"
     DEAD = "dead"
     UNCERTAIN = "uncertain"
+    PARKED = "parked"
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ class Run:
     okey: bytes
     signals: tuple[Signal, ...]
     home: Any = None  # the owned partition it came from
-    slot: Any = None
+    slots: list[Any] = field(default_factory=list)  # its records there: one, or the parts of a set that was parked
+    via: list[str] = field(default_factory=list)  # the retry records that brought it, if it came by them
     epoch: int = 0
     life: int = 0
     join_key: bytes | None = None
@@ -76,6 +78,10 @@ class Run:
     checkpoints: dict[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
     first_failed_at: datetime | None = None
+    failing_since: float | None = None  # on the monotonic clock, here
+    pause: float = 0.0  # of a parked run: seconds until its next attempt
+    behind: bool = False  # parked behind an earlier run of its record key, without having begun
+    on_dead: str = "continue"
     started_at: int = 0
     ended_at: int = 0
     due: float = 0.0
@@ -100,6 +106,16 @@ class Run:
         """The author's object of a signal; of a signal that was told again while it waited, the latest."""
         last = self.signals[-1]
         return last.fact if last.name == name else next(s.fact for s in reversed(self.signals) if s.name == name)
+
+    @property
+    def holds(self) -> bool:
+        """Whether later events of its record key must wait until it goes on."""
+        return self.state is RunState.PARKED or (self.state is RunState.DEAD and self.on_dead == "hold-key")
+
+    @property
+    def tries(self) -> int:
+        """Its attempts at the step at hand, counted so that those of a later life come after those of an earlier."""
+        return self.life * 1000 + self.attempt
 
     @property
     def interval(self) -> Interval | None:
@@ -182,13 +198,13 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
             kit.checkpoints.keep(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
         return result
     if kept is not None:  # a foreign or own older `started`: in doubt
-        if effect == "at_most_once" and run.attempt == 1:
+        if effect == "at_most_once" and kept.attempt >= run.tries:
             return _UNSURE
         if effect == "verify" and (found := _verified(run, plan, kit)) is not None:
-            kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.attempt)
+            kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.tries)
             kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(found, plan.step.name))
             return found
-    kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.attempt)
+    kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.tries)
     point("step.claimed")
     point("step.running")
     run.sent = True
@@ -329,13 +345,15 @@ def _trace(parent: str, run_id: str) -> str:
 def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: Kit, database: Any) -> None:
     """A failure is a value: try again later, turn it into a business event, or give the event up."""
     name = kit.declaration.name
-    now = decide(error, run.attempt, plan.step, kit.luck())
+    moment = kit.clock.monotonic()
+    run.failing_since = moment if run.failing_since is None else run.failing_since
+    now = decide(error, run.attempt, plan.step, kit.luck(), moment - run.failing_since)
     run.first_failed_at = run.first_failed_at or kit.clock.now()
     if (
         run.sent
         and plan.step.effect == "at_most_once"
         and now.kind != CAUGHT
-        and not (now.kind == AGAIN and plan.step.retry.only)
+        and not (now.kind in (AGAIN, PARK) and plan.step.retry.only)
     ):
         run.failure = failure_of(
             error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
@@ -348,6 +366,11 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         run.attempt += now.kind == AGAIN
         return None
     failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
+    if now.kind == PARK:
+        run.failure, run.pause = failure, now.after
+        _note(run, plan, started, kit, state="parked", error=failure.message)
+        run.attempt += 1
+        return _end(run, RunState.PARKED, kit)
     if now.kind == CAUGHT:
         try:
             keep(run, _call(run, plan.catches[now.catch], kit, database, error), kit)

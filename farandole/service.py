@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from farandole.clock import SystemClock
+from farandole.clock import Clock, SystemClock
 from farandole.commit_class import work_of
 from farandole.declaration import Declaration
 from farandole.errors import BrokerUnreachable, FarandoleError, RegistryUnreachable
@@ -32,6 +32,7 @@ from farandole.locality import locality
 from farandole.match import Matcher
 from farandole.outcome import Books
 from farandole.owned import Owned
+from farandole.parking import Parking
 from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit
@@ -72,11 +73,13 @@ def worker_of(
         SystemClock(),
         ledger_partition(declaration.name, topics[LEDGER_TOPIC].partitions),
         topics[declaration.dead_letter_topic].partitions,
+        topics[declaration.retry_topic].partitions,
         version(),
         instance(),
     )
-    source = Source(declaration.name, declaration.topics, properties, settings.group_protocol)
-    source.topic_ids = {name: topics[name].topic_id for name in declaration.topics}
+    reads = [*declaration.topics, declaration.retry_topic]
+    source = Source(declaration.name, reads, properties, settings.group_protocol)
+    source.topic_ids = {name: topics[name].topic_id for name in reads}
     store = open_store(settings.database_url, declaration.name)
     worker = _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store))
     worker.closing += [store.close, registry.close]
@@ -147,6 +150,7 @@ def _put_together(parts: _Parts) -> Worker:
         say,
         commit_class == "outside" or not locality(declaration).local,
         resumable,
+        parking_of(declaration, store, clock),
     )
     takeover = _takeover(parts, threads, say)
     work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
@@ -155,6 +159,12 @@ def _put_together(parts: _Parts) -> Worker:
     limits = (settings.commit_interval, settings.commit_records)
     worker = Worker(source, takeover, intake, lanes, settler, clock, limits)
     return worker
+
+
+def parking_of(declaration: Declaration, store: Store, clock: Clock) -> Parking:
+    """Where runs wait for their next attempt; it asks SQL only where a dead letter holds what comes after it."""
+    held = partial(store.inbox.held, 0, state="dead-hold") if declaration.on_dead == "hold-key" else None
+    return Parking(clock, declaration.ordering == "key", held)
 
 
 def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., None]) -> Takeover:
@@ -187,7 +197,8 @@ def _kit(parts: _Parts, *, resumable: bool) -> Kit:
 
 def _topics(admin: Admin, declaration: Declaration) -> dict[str, Any]:
     """The topics it needs, all there; an unknown output would make each transaction wait for half a minute."""
-    wanted = {*declaration.topics, *declaration.emits, LEDGER_TOPIC, declaration.dead_letter_topic}
+    own = {LEDGER_TOPIC, declaration.dead_letter_topic, declaration.retry_topic}
+    wanted = {*declaration.topics, *declaration.emits, *own}
     there = admin.topics(wanted)
     if missing := sorted(wanted - set(there)):
         raise FarandoleError(
@@ -214,7 +225,7 @@ def version() -> str:
 def first_offset(declaration: Declaration, source: Source, key: Key) -> int:
     """Where `since` points in a partition, for a pipeline that never ran."""
     low, high = source.watermarks(key)
-    if declaration.since == "beginning":
+    if declaration.since == "beginning" or key[0] == declaration.retry_topic:
         return low
     if declaration.since == "now":
         return high

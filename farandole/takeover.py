@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from farandole.declaration import Declaration
@@ -119,6 +120,12 @@ class Takeover:
                 tails[where].offsets.update(entry.span["duplicates"])
                 for offsets in entry.span["filtered"].values():
                     tails[where].offsets.update(offsets)
+        for via in entry.via:
+            topic_id, partition, offset = via.rsplit("/", 2)
+            where = mine.get((topic_id, int(partition)))
+            if where is not None:
+                tails[where].offsets.add(int(offset))
+                _keep(tails[where], entry)
         for cause in entry.triggers:
             where = mine.get((cause["topic_id"], cause["partition"]))
             if where is not None:
@@ -126,10 +133,7 @@ class Takeover:
             elif entry.join_key is None or entry.state != "dead":
                 continue
             # an expired join is settled by any partition's owner: another one's member may be what SQL was not told
-            tail = tails[where or next(iter(tails))]
-            standing = tail.entries.get(entry.id)
-            if standing is None or newer(entry, standing):
-                tail.entries[entry.id] = entry
+            _keep(tails[where or next(iter(tails))], entry)
 
     def _start(self, owned: Owned, taken: Taken, tail: Tail, end: int, committed: tuple[int, str]) -> None:
         low, high = self.source.watermarks(owned.key)
@@ -205,6 +209,9 @@ class Takeover:
         for entry in tail.entries.values():
             if entry.state == "waiting":
                 waiting.append(_member(entry))
+            elif entry.state == "parked":
+                outcomes += _outcomes(entry)
+                closed += [bytes.fromhex(entry.join_key)] if entry.join_key else []
             elif entry.state in SETTLED:
                 outcomes += _outcomes(entry)
                 decided.append(entry.id)
@@ -225,10 +232,18 @@ def _settled(start: Start, taken: Taken) -> int:
     return int(start.detail["from"]) if start.fact == "data.gap" else start.offset
 
 
+def _keep(tail: Tail, entry: Entry) -> None:
+    standing = tail.entries.get(entry.id)
+    if standing is None or newer(entry, standing):
+        tail.entries[entry.id] = entry
+
+
 def _outcomes(entry: Entry) -> list[Outcome]:
+    okey = b"" if entry.join_key or entry.okey is None else entry.okey
+    due = round(entry.due.timestamp() * 1000) if isinstance(entry.due, datetime) else entry.due
     return [
-        Outcome(key, entry.id, entry.state, entry.life, cause["digest"], entry.okey or b"", cause["offset"])
-        for key, cause in zip(entry.keys, entry.triggers, strict=False)
+        Outcome(key, entry.id, entry.state, entry.life, c["digest"], okey, c["offset"], "", entry.attempt, due)
+        for key, c in zip(entry.keys, entry.triggers, strict=False)
     ]
 
 

@@ -21,8 +21,9 @@ from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
+from farandole.parking import ROOM
 from farandole.points import point
-from farandole.run import RunState
+from farandole.run import Run, RunState
 from farandole.settle import Settler
 from farandole.store import Store
 from farandole.takeover import Takeover
@@ -30,7 +31,8 @@ from farandole.upkeep import Upkeep
 
 BATCH = 500
 WINDOW = 2000
-"""Records of one partition that may be under way; at the bound it is paused, at half of it resumed."""
+"""Records of one partition that may be under way; at the bound it is paused, at half of it resumed. Of a partition
+of the retry topic it is `parking.ROOM`."""
 REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
 FENCED_PAUSE = 60.0
 """Longer than a session: a zombie learns by then that it owns nothing, and must not fence its successor."""
@@ -67,6 +69,7 @@ class Worker:
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
         self._backlog: deque[RawRecord] = deque()
+        self._leaving: list[Run] = []
         self._settling: Future[list[Ended]] | None = None
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
@@ -86,6 +89,7 @@ class Worker:
                 self._blocked_due = self.clock.monotonic() + BLOCKED_PAUSE
                 runs += self.intake.retry_blocked()
             self.lanes.admit(runs)
+            self.lanes.admit(self.intake.resume())
         self._collect()
         self._commit()
 
@@ -129,11 +133,18 @@ class Worker:
             run.over = True
             if run.known is not None:
                 self.intake.known_meanwhile(run)
+            elif run.holds:
+                self._leaving.append(run)
             else:
                 owned.add(self.books.ended(run))
+                self.intake.over(run)
                 self.done += 1
             for copy in run.copies:
                 copy.owned.end(copy.slot, "duplicate")
+        if self._leaving and self.clock.monotonic() >= self._database_due:
+            with self._database():
+                self.intake.leave(self._leaving)
+                self._leaving = []
 
     def _commit(self) -> None:
         """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
@@ -202,10 +213,10 @@ class Worker:
         stalled = len(self._backlog) >= WINDOW or now < self._database_due
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
-            full = len(owned.window) >= WINDOW
+            full = len(owned.window) >= owned.room
             if owned.phase != RUNNING or stalled or now < waits or full:
                 self.source.hold([key])
-            elif self.source.held(key) and len(owned.window) <= WINDOW // 2 and self.source.place(key, owned.seen):
+            elif self.source.held(key) and len(owned.window) <= owned.room // 2 and self.source.place(key, owned.seen):
                 self._pause_until.pop(key, None)
                 owned.back = False
 
@@ -215,7 +226,8 @@ class Worker:
         """The group gives us partitions: they stay paused until they are taken over."""
         for topic, partition in keys:
             self.assignments += 1
-            self.owned[(topic, partition)] = Owned(topic, partition, self.assignments)
+            room = ROOM if topic == self.books.declaration.retry_topic else WINDOW
+            self.owned[(topic, partition)] = Owned(topic, partition, self.assignments, room=room)
 
     def _take_over(self) -> None:
         now = self.clock.monotonic()
@@ -297,6 +309,7 @@ class Worker:
         self._pause_until.pop(owned.key, None)
         self.intake.drop(owned)
         self._forget_backlog(owned)
+        self._leaving = [run for run in self._leaving if run.home is not owned]
         self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
         for run in self.intake.in_flight.values():
             if run.home is owned and run.cancelled is not None:
@@ -312,7 +325,7 @@ class Worker:
 
     def drained(self) -> bool:
         """Whether all that was there is settled: nothing under way, and committed equals the end."""
-        if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog:
+        if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog or self._leaving:
             return False
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
             return False

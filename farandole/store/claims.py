@@ -9,16 +9,19 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Row,
     Select,
     and_,
     bindparam,
+    cast,
     delete,
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
     union_all,
@@ -27,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from farandole.store.engine import Database, sqlstate
-from farandole.store.rows import Claim, Known, Lane
+from farandole.store.rows import GIVEN_UP, Claim, Known, Lane
 from farandole.store.tables import dedup, inbox_open, join_member, join_set, now_ms, outbox, position
 
 _ROUNDS = 5  # a row that is gone when looked at was settled or undone just now: look again
@@ -72,11 +75,25 @@ class Claims:
         """Claim one key and keep its row locked until the transaction ends; None if it was won."""
         try:
             with conn.begin_nested():
+                if claim.life >= 0 and self._goes_on(conn, lane.epoch, claim):
+                    return None
                 return self.claim(conn, lane, [claim]).get(claim.key)
         except OperationalError as error:
             if sqlstate(error) != _LOCK_NOT_AVAILABLE:
                 raise
             return Known(claim.key, "claimed", claim.run_id, 0, claim.digest)  # its owner is in the middle of it
+
+    def _goes_on(self, conn: Connection, epoch: int, claim: Claim) -> bool:
+        """Whether the open row of a key is one that its retry record may run: parked, or given up in an earlier life.
+
+        The row stays as it is, locked: it also holds the later events of its record key back.
+        """
+        row = inbox_open.c
+        asked = select(row.state, row.life).where(_of(self._pipeline, inbox_open, epoch), row.key == claim.key)
+        there = conn.execute(asked.with_for_update()).one_or_none()
+        if there is None:
+            return False
+        return there.state == "parked" or (there.state in GIVEN_UP and there.life < claim.life)
 
     def _sort_out(self, conn: Connection, lane: Lane, claims: Sequence[Claim], lost: dict[bytes, Known]) -> list[bytes]:
         """Tell won from lost after the insert; returns the keys of which neither can be said yet."""
@@ -155,6 +172,7 @@ class Claims:
             literal_column("''").label("topic_id"),
             literal_column("-1").label("partition"),
             literal_column("-1").label("off"),
+            *_NOT_PARKED,
         ).where(_of(self._pipeline, dedup, epoch), self._database.among(row.key, keys))
 
     def _open(self, epoch: int, keys: Collection[bytes]) -> Select[Any]:
@@ -170,6 +188,9 @@ class Claims:
             row.topic_id,
             row.partition,
             row.off,
+            row.attempt,
+            row.due,
+            row.detail,
         ).where(_of(self._pipeline, inbox_open, epoch), self._database.among(row.key, keys))
 
     def _open_and_stale(self, epoch: int, keys: Collection[bytes]) -> Select[Any]:
@@ -199,10 +220,18 @@ class Claims:
                 row.topic_id,
                 row.partition,
                 row.off,
+                *_NOT_PARKED,
             )
             .outerjoin_from(join_member, join_set, its_set)
             .where(_of(self._pipeline, join_member, epoch), self._database.among(row.key, keys))
         )
+
+
+_NOT_PARKED: tuple[ColumnElement[Any], ...] = (
+    literal_column("0").label("attempt"),
+    cast(null(), BigInteger).label("due"),
+    literal_column("''").label("detail"),
+)
 
 
 def _of(pipeline: str, table: Any, epoch: int) -> ColumnElement[bool]:
@@ -226,5 +255,5 @@ def _compared(claim: Claim, row: Row[Any]) -> dict[str, Any]:
 
 
 def _known(row: Sequence[Any]) -> Known:
-    key, state, run_id, life, digest, unpublished, fence, topic_id, partition, offset = row[:10]
-    return Known(key, state, run_id, life, digest, bool(unpublished), fence, topic_id, partition, offset)
+    key, state, run_id, life, digest, unpublished, *rest = row[:13]
+    return Known(key, state, run_id, life, digest, bool(unpublished), *rest)

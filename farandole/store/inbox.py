@@ -7,18 +7,20 @@ Either way one statement per batch, and every write carries the fence of the par
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, select
 
+from farandole.errors import Fenced
 from farandole.store.buckets import Buckets
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
 from farandole.store.fence import hold, lock_order, move, release, suspect, take_over
 from farandole.store.outcomes import Outcomes
-from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
-from farandole.store.tables import checkpoint, dedup, now_ms, outbox
+from farandole.store.rows import HOLDING, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.tables import checkpoint, dedup, inbox_open, now_ms, outbox
 
 __all__ = ["Claim", "Inbox", "Known", "Lane", "OutboxRow", "Outcome", "Settlement", "Taken"]
 
@@ -78,6 +80,35 @@ class Inbox:
         """
         hold(conn, self._pipeline, lane, lock=False)  # user code follows: a new owner must not wait for it
         return self._claims.lock(conn, lane, claim)
+
+    def park(self, parked: Sequence[tuple[Lane, Outcome]]) -> list[Lane]:
+        """Hold these keys, and with them the later events of their record keys, before Kafka is told.
+
+        Returns the lanes that lost their fence, for which nothing was written. The settlement of the Kafka
+        transaction confirms the rows.
+        """
+        fenced: dict[Lane, None] = {}
+        with self._database.writing() as conn:
+            for lane in sorted({lane for lane, _ in parked}, key=lock_order):
+                try:
+                    hold(conn, self._pipeline, lane)
+                except Fenced:
+                    fenced[lane] = None
+            self._outcomes.write(
+                conn,
+                [(lane, replace(one, state="parked", detail=HOLDING)) for lane, one in parked if lane not in fenced],
+            )
+        return list(fenced)
+
+    def held(self, epoch: int, okeys: Collection[bytes], state: str = "") -> set[bytes]:
+        """Those of these record keys of which an earlier event is parked, or dead and holds them (only `state`)."""
+        row, found = inbox_open.c, set[bytes]()
+        states = (state,) if state else ("parked", "dead-hold")
+        mine = and_(row.pipeline == self._pipeline, row.state.in_(states), row.epoch == epoch)
+        with self._database.reading() as conn:
+            for some in chunks(list(okeys)):
+                found.update(conn.scalars(select(row.okey).where(mine, self._database.among(row.okey, some))))
+        return found
 
     def record_decision(
         self, conn: Connection, lane: Lane, outcomes: Sequence[Outcome], outbox_rows: Sequence[OutboxRow]

@@ -12,7 +12,10 @@ from farandole.store.engine import Database, chunks
 from farandole.store.rows import FINAL, RANK, Lane, Outcome
 from farandole.store.tables import dedup, inbox_open, join_member, join_set, now_ms
 
-_OPEN = ("run_id", "okey", "state", "life", "fence", "digest", "topic_id", "partition", "off", "detail")
+_OPEN = (
+    *("run_id", "okey", "state", "life", "attempt", "due"),
+    *("fence", "digest", "topic_id", "partition", "off", "detail"),
+)
 
 Pair = tuple[Lane, Outcome]
 
@@ -102,13 +105,14 @@ class Outcomes:
         return and_(table.c.pipeline == self._pipeline, table.c.epoch == epoch)
 
 
-def _weight(outcome: Outcome) -> tuple[bool, int, int]:
-    return outcome.state in FINAL, outcome.life, RANK.get(outcome.state, 0)
+def _weight(outcome: Outcome) -> tuple[bool, int, int, int]:
+    return outcome.state in FINAL, outcome.life, RANK.get(outcome.state, 0), outcome.attempt
 
 
 def _not_older(new: Any) -> ColumnElement[bool]:
-    rank = [case(RANK, value=row.state, else_=0) for row in (new, inbox_open.c)]
-    return or_(new.life > inbox_open.c.life, and_(new.life == inbox_open.c.life, rank[0] >= rank[1]))
+    rank, stands = (case(RANK, value=row.state, else_=0) for row in (new, inbox_open.c))
+    not_before = or_(rank > stands, and_(rank == stands, new.attempt >= inbox_open.c.attempt))
+    return or_(new.life > inbox_open.c.life, and_(new.life == inbox_open.c.life, not_before))
 
 
 def _final_row(outcome: Outcome) -> dict[str, Any]:
@@ -128,6 +132,8 @@ def _open_row(lane: Lane, outcome: Outcome) -> dict[str, Any]:
         "okey": outcome.okey,
         "state": outcome.state,
         "life": outcome.life,
+        "attempt": outcome.attempt,
+        "due": outcome.due,
         "digest": outcome.digest,
         "off": outcome.offset,
         "detail": outcome.detail,

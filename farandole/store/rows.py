@@ -8,11 +8,17 @@ from dataclasses import dataclass
 FINAL = frozenset({"done", "caught", "filtered", "resolved", "expired"})
 """States that nothing leaves inside an epoch: they stand in the dedup table."""
 
-SETTLED = FINAL | {"dead", "uncertain"}
+GIVEN_UP = frozenset({"dead", "dead-hold", "uncertain"})
+"""States that wait for a person; behind `dead-hold` the later events of the record key wait too."""
+
+SETTLED = FINAL | GIVEN_UP
 """States that a second delivery does not change: final ones, and those that wait for a person."""
 
-RANK = {"claimed": 1, "waiting": 2, "parked": 3, "dead-hold": 3, "uncertain": 4, "dead": 4}
-"""Order of the open states within one life; of two entries for a key the higher (life, rank) stands."""
+RANK = {"claimed": 1, "waiting": 2, "parked": 3, "dead-hold": 4, "uncertain": 4, "dead": 4}
+"""Order of the open states within one life; of two entries for a key the higher (life, rank, attempt) stands."""
+
+HOLDING = "holding"
+"""The `detail` of a parked row whose Kafka transaction is not known to be committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,9 @@ class Known:
     topic_id: str = ""
     partition: int = -1
     offset: int = -1
+    attempt: int = 0  # of a parked key: the next attempt, and when it is due (ms since 1970)
+    due: int | None = None
+    detail: str = ""
 
     @property
     def final(self) -> bool:
@@ -72,18 +81,22 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A key that a lane wants to run, and the offset of its event."""
+    """A key that a lane wants to run, and the offset of its event. A `life` of 0 or more comes from a retry record."""
 
     key: bytes
     run_id: str
     okey: bytes
     digest: bytes
     offset: int
+    life: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a key ended (a state of :data:`FINAL`), or where it now stands (parked, dead, uncertain)."""
+    """How a key ended (a state of :data:`FINAL`), or where it now stands (parked, dead, uncertain).
+
+    An `okey` holds later events of that record key back while the key is parked.
+    """
 
     key: bytes
     run_id: str
@@ -93,6 +106,8 @@ class Outcome:
     okey: bytes
     offset: int
     detail: str = ""
+    attempt: int = 0
+    due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

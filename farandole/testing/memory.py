@@ -5,13 +5,13 @@ Pipelines that write to our own database are not played on it: they get a real S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from farandole.clock import Clock
 from farandole.store.checkpoints import Checkpoint
-from farandole.store.rows import FINAL, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.rows import FINAL, HOLDING, RANK, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.waiting import Joined, Member
 
 Place = tuple[str, int, int]
@@ -43,6 +43,7 @@ class MemoryInbox:
         self.waiting = MemoryWaiting(self, clock)
         self._rows: dict[bytes, Known] = {}
         self._positions: dict[tuple[str, int], Taken] = {}
+        self._okeys: dict[bytes, bytes] = {}
         self._outbox: dict[str, list[OutboxRow]] = {}
 
     def take_over(self, _topic: str, topic_id: str, partition: int, owner: str, _epoch: int = 0) -> Taken:
@@ -83,6 +84,17 @@ class MemoryInbox:
                 lost[claim.key] = there
         return lost
 
+    def park(self, parked: Sequence[tuple[Lane, Outcome]]) -> list[Lane]:
+        """Held before Kafka is told."""
+        for lane, one in parked:
+            self._write(lane, [replace(one, state="parked", detail=HOLDING)])
+        return []
+
+    def held(self, _epoch: int, okeys: Collection[bytes], state: str = "") -> set[bytes]:
+        """The record keys of which an event is parked, or dead and holds them."""
+        states = (state,) if state else ("parked", "dead-hold")
+        return {okey for key, okey in self._okeys.items() if okey in okeys and self._rows[key].state in states}
+
     def record_decision(self, _conn: None, lane: Lane, outcomes: Sequence[Outcome], rows: Sequence[OutboxRow]) -> None:
         """What is decided before it is published."""
         for row in rows:
@@ -105,9 +117,10 @@ class MemoryInbox:
     def _write(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
         for o in outcomes:
             there = self._rows.get(o.key)
-            if there is None or there.state not in FINAL:
-                at = (lane.fence, lane.topic_id, lane.partition, o.offset)
+            if there is None or (there.state not in FINAL and _weight(o) >= _weight(there)):
+                at = (lane.fence, lane.topic_id, lane.partition, o.offset, o.attempt, o.due, o.detail)
                 self._rows[o.key] = Known(o.key, o.state, o.run_id, o.life, o.digest, o.run_id in self._outbox, *at)
+                self._okeys[o.key] = o.okey
 
     def unpublished(self, runs: Sequence[str]) -> dict[str, list[OutboxRow]]:
         """What is decided and not published."""
@@ -115,6 +128,10 @@ class MemoryInbox:
 
     def touch_ledger_offset(self, _lanes: Sequence[Lane], _offset: int) -> None:
         """A stage's ledger is short."""
+
+
+def _weight(row: Known | Outcome) -> tuple[bool, int, int, int]:
+    return row.state in FINAL, row.life, RANK.get(row.state, 0), row.attempt if row.state == "parked" else 0
 
 
 def _known(key: bytes, state: str, run: str, digest: bytes, fence: int, at: Place) -> Known:

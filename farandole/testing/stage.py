@@ -36,7 +36,7 @@ from farandole.owned import WRITTEN, Owned
 from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit, Run
-from farandole.service import schemas
+from farandole.service import parking_of, schemas
 from farandole.settle import Settler
 from farandole.store import Store, open_store
 from farandole.takeover import Takeover
@@ -105,12 +105,17 @@ class Stage:
     def wait(self, span: str | float) -> _Done:
         """Let time pass; what is due within it happens when it is due. May be awaited, and need not be."""
         end = self.clock.monotonic() + seconds(span)
-        while (due := self._lanes.due()) is not None and due <= end:
+        while (due := self._due()) is not None and due <= end:
             self.clock.advance(max(0.0, due - self.clock.monotonic()))
             self._turn()
         self.clock.advance(max(0.0, end - self.clock.monotonic()))
         self._turn()
         return _DONE
+
+    def _due(self) -> float | None:
+        """The moment on the clock when something is to be tried again, here or from the retry topic."""
+        moments = (self._lanes.due(), self._worker.intake.parking.next_due())
+        return min((m for m in moments if m is not None), default=None)
 
     def restart(self) -> None:
         """End as by SIGKILL and start again: what was under way is lost, what was committed is taken over."""
@@ -178,8 +183,8 @@ class Stage:
 
     @property
     def under_way(self) -> int:
-        """Runs that wait for their next attempt."""
-        return self._worker.lanes.running
+        """Runs that wait for their next attempt, where they are or parked."""
+        return self._worker.lanes.running + len(self._worker.intake.parking)
 
     @property
     def open_records(self) -> set[tuple[str, int]]:
@@ -223,8 +228,8 @@ class Stage:
     def _opened(self) -> tuple[ListSource, Worker]:
         """A worker over what is there. Numbers of partitions are 1, and nothing has to be waited for."""
         codec, declaration, clock, store = cast("Any", self._codec), self.declaration, self.clock, self._store
-        books = Books(declaration, self._codec.encode, clock, 0, 1, "stage", "stage")
-        source = ListSource(self._log, declaration.topics)
+        books = Books(declaration, self._codec.encode, clock, 0, 1, 1, "stage", "stage")
+        source = ListSource(self._log, [*declaration.topics, declaration.retry_topic])
         resumable = self._class == "outside" or (self._class == "events" and len(self._plans) > 1)
         kit = Kit(declaration, self._plans, self._resources, self._codec.encode, clock, luck=lambda: 1.0)
         kit.checkpoints = store.checkpoints if resumable else None
@@ -233,7 +238,8 @@ class Stage:
         claiming = self._class == "outside" or not locality(declaration).local
         matcher, owners = Matcher(declaration), dict[tuple[str, int], Owned]()
         reader = Reader(matcher, codec, clock, owners, lambda *again: worker.place_back(*again))  # noqa: PLW0108 - below
-        intake = Intake(reader, matcher, codec, books, store, clock, owners, _quiet, claiming, resumable)
+        parking = parking_of(declaration, store, clock)
+        intake = Intake(reader, matcher, codec, books, store, clock, owners, _quiet, claiming, resumable, parking)
         side = cast("Any", _OneByOne())
         takeover = Takeover(
             declaration, store, cast("Any", source), codec, books, "stage",
