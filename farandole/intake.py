@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.delivery import DROP, REDRIVE, REFUSE, RESOLVE, WAIT, admit
+from farandole.delivery import DROP, REFUSE, RESOLVE, RUN, WAIT, admit
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
+from farandole.holding import Holding
 from farandole.ids import position_key, run_id
 from farandole.joining import Joining
 from farandole.kafka.codec import Codec
-from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.match import Matcher
 from farandole.outcome import Books
-from farandole.owned import GONE, RUNNING, Ended, Owned, Slot
+from farandole.owned import RUNNING, Ended, Owned, Slot
 from farandole.parking import Parking
 from farandole.points import point
 from farandole.reading import Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
-from farandole.store.inbox import Claim, Known, OutboxRow, Outcome
-from farandole.store.rows import GIVEN_UP, HOLDING, SETTLED
+from farandole.store.inbox import Claim, Known
+from farandole.store.rows import GIVEN_UP, SETTLED
+from farandole.unpublished import Unpublished
 
 _STANDS = SETTLED | {"parked"}
 """Where a key stands so that another telling of it changes nothing."""
@@ -64,13 +64,15 @@ class Intake:
     blocked: list[Reading] = field(default_factory=list)
     duplicates: int = 0
     filtered: int = 0
-    _stored: dict[str, list[OutboxRow]] = field(default_factory=dict)
-    _publishing: set[str] = field(default_factory=set)
     _starting: list[Run] = field(default_factory=list)
     joining: Joining = field(init=False)
+    holding: Holding = field(init=False)
+    unpublished: Unpublished = field(init=False)
 
     def __post_init__(self) -> None:
+        self.unpublished = Unpublished(self.books, self.codec)
         self.joining = Joining(self.matcher, self.codec, self.store)
+        self.holding = Holding(self.books, self.store.inbox, self.clock, self.owners, self.parking, self.in_flight)
 
     def take(self, records: Sequence[RawRecord]) -> list[Run]:
         """The runs that a batch starts; everything else of it has entered its window with its outcome.
@@ -81,7 +83,7 @@ class Intake:
         readings = self.reader.read(records)
         known = self._known(readings)
         for reading in readings:
-            self._admit(reading, known.get(reading.key))
+            self._admit(reading, known)
         return self._started()
 
     # ---- known? one bulk query, one bulk claim
@@ -92,57 +94,25 @@ class Intake:
             self.say("keys.not-local", detail="a record without key carries an id: copies may reach two owners")
         asked = [r.key for r in readings if (r.signal or r.error) and r.key not in self.in_flight]
         known: dict[bytes, Known] = self.store.inbox.known(0, asked) if asked else {}
-        self._forget_holds(readings, known)
+        self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
             self._claim([r for r in readings if r.signal and r.come is None and self._open(r, known)], known)
-        self._hold(readings, known)
+        self.holding.hold([r for r in readings if r.signal and self._begins(r, known)], self._run_id)
         for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.offset):
             assert killer.owned.lane is not None  # noqa: S101 - only a partition that was taken over is read
             self.store.waiting.give_back(killer.owned.lane, killer.offset)  # the others of its set wait on
         if unpublished := [k.run_id for k in known.values() if k.unpublished]:
-            self._stored.update(self.store.inbox.unpublished(unpublished))
+            self.unpublished.stored.update(self.store.inbox.unpublished(unpublished))
         return known
 
-    def _forget_holds(self, readings: Sequence[Reading], known: dict[bytes, Known]) -> None:
-        """A record whose hold was written and whose transaction was not committed comes again: as if it were new."""
-        for r in readings:
-            row = known.get(r.key)
-            if row is not None and r.come is None and row.state == "parked" and row.detail == HOLDING:
-                here = (r.raw.topic_id, r.raw.partition, r.raw.offset)
-                if (row.topic_id, row.partition, row.offset) == here:
-                    del known[r.key]
-
-    def _hold(self, readings: Sequence[Reading], known: Mapping[bytes, Known]) -> None:
-        """What must stand behind an earlier event of its record key, and redriven letters, which begin their life here.
-
-        One look and one write a batch; nothing at all is written while nothing is parked.
-        """
-        redriven = [r for r in readings if r.come and r.signal and r.come.delivery.kind == REDRIVE]
-        pairs = [self._held_at(r, r.come.delivery.life) for r in redriven if self._begins(r, known)]  # type: ignore[union-attr]
-        if self.matcher.declaration.ordering == "key" and not self.matcher.declaration.join:
-            fresh = [r for r in readings if r.come is None and r.signal and r.raw.key and self._open(r, known)]
-            held = self.store.inbox.held(0, {r.raw.key for r in fresh if r.raw.key}) if fresh else set()
-            for r in fresh:
-                r.behind = r.raw.key in held
-            pairs += [self._held_at(r, 0) for r in fresh if r.behind]
-        for lane in self.store.inbox.park(pairs) if pairs else []:
-            for owned in self.owners.values():
-                if owned.lane == lane:
-                    owned.phase, owned.why = GONE, "fenced in SQL: another instance took the partition over"
-
     def _begins(self, reading: Reading, known: Mapping[bytes, Known]) -> bool:
-        row = known.get(reading.key)
-        life = reading.come.delivery.life if reading.come else 0
-        fresh = row is None or (row.state in GIVEN_UP and row.life + 1 == life)
-        return fresh and reading.key not in self.in_flight
-
-    def _held_at(self, reading: Reading, life: int) -> tuple[Any, Outcome]:
-        signal, raw = reading.signal, reading.raw
-        run = reading.come.delivery.run_id if reading.come else self._run_id([reading.key])
-        okey = raw.key if raw.key and self.matcher.declaration.ordering == "key" else b""
-        digest = signal.digest if signal else b""
-        now = self.clock.millis()
-        return reading.owned.lane, Outcome(reading.key, run, "parked", life, digest, okey, raw.offset, "", 1, now)
+        """Whether the key has no row yet, or is a letter's whose next life is asked for."""
+        row, come = known.get(reading.key), reading.come
+        if reading.key in self.in_flight:
+            return False
+        if come is None or row is None:
+            return row is None
+        return row.state in GIVEN_UP and admit(come.delivery.kind, come.delivery.life, (row.state, row.life)) == RUN
 
     def _open(self, reading: Reading, known: Mapping[bytes, Known]) -> bool:
         standing = known.get(reading.key)
@@ -174,14 +144,24 @@ class Intake:
 
     # ---- entering the window
 
-    def _admit(self, reading: Reading, known: Known | None) -> None:
+    def _admit(self, reading: Reading, known: dict[bytes, Known]) -> None:
+        stands = known.get(reading.key)
         if reading.come is not None:
-            self._arrive(reading, known)
+            self._arrive(reading, stands)
         elif self.matcher.declaration.join and reading.signal is not None:
-            self._join(reading, known)
+            self._join(reading, stands)
+        elif reading.behind and stands is None and reading.signal is not None:
+            known[reading.key] = self._park_behind(reading, reading.signal)
         else:
-            self._enter(reading)
-            self._place(reading, known)
+            self._place(reading, stands)
+
+    def _park_behind(self, reading: Reading, signal: Signal) -> Known:
+        """It goes to the retry topic without having begun; another telling of it in this batch is a duplicate."""
+        self._start(reading, (signal,), reading.key)
+        run = self._starting.pop()
+        run.state, run.behind, run.ended_at = RunState.PARKED, True, self.clock.millis()
+        self.holding.parked(run)
+        return Known(reading.key, "parked", run.id, 0, signal.digest)
 
     def _enter(self, reading: Reading) -> Slot:
         reading.slot = reading.slot or reading.owned.admit(reading.offset)
@@ -199,21 +179,17 @@ class Intake:
         elif (running := self.in_flight.get(reading.key)) is not None:
             self._copy(reading, running)
         elif known is not None and self.claiming:
+            self._enter(reading)
             self.blocked.append(reading)  # somebody else is at it: its outcome is ours too
         else:
             assert reading.signal is not None  # noqa: S101 - the remaining case
             self._start(reading, (reading.signal,), reading.key)
-            if reading.behind:
-                run = self._starting.pop()
-                run.state, run.behind, run.ended_at = RunState.PARKED, True, self.clock.millis()
-                self._parked(run)
 
     def _start(self, reading: Reading, signals: tuple[Signal, ...], key: bytes, join_key: bytes | None = None) -> None:
         lane = reading.owned.lane
         assert lane is not None  # noqa: S101 - only a partition that was taken over is read
         identity = self._run_id([s.key for s in signals])
         run = Run(identity, key, reading.raw.key or b"", signals, reading.owned, [self._enter(reading)])
-        run.on_dead = self.matcher.declaration.on_dead
         run.fence, run.join_key = lane.fence, join_key
         run.checkpointed = self.resumable
         self.in_flight[key] = run
@@ -225,35 +201,18 @@ class Intake:
             return
         self.duplicates += 1
         slot, run = self._enter(reading), known.run_id
-        rows = self._stored.pop(run, [])
-        self._publish_or_skip(slot, reading.raw, run, rows, reading.come.via if reading.come else "")
+        rows = self.unpublished.stored.pop(run, [])
+        self.unpublished.publish_or_skip(slot, reading.raw, run, rows, reading.come.via if reading.come else "")
 
     def known_meanwhile(self, run: Run) -> None:
         """A run that found its key settled when it claimed it: a duplicate after all."""
         self.duplicates += 1
         via = run.via[0] if run.via else ""
-        self._publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, via)
+        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, via)
         for slot in run.slots[1:]:
             slot.owned.end(slot, "duplicate")
-        self.over(run)
+        self.parking.over(run.id)
         self.in_flight.pop(run.key, None)
-
-    def _publish_or_skip(self, slot: Slot, raw: RawRecord, run: str, rows: Sequence[OutboxRow], via: str) -> None:
-        """Stored bytes go out with the record that made them, come again; a copy elsewhere leaves them to it."""
-        if rows and run not in self._publishing and self._made(rows, raw, via):
-            self._publishing.add(run)
-            slot.owned.add(Ended([slot], [self.books.stored(row) for row in rows], published=[run], finished=[run]))
-        else:
-            slot.owned.end(slot, "duplicate")
-
-    def _made(self, rows: Sequence[OutboxRow], raw: RawRecord, via: str) -> bool:
-        line = next(row for row in rows if row.topic == LEDGER_TOPIC)
-        entry = self.codec.decode(LEDGER_TOPIC, line.value, []) or {}
-        if entry["via"] or via:
-            return via in entry["via"]
-        causes = entry["triggers"]
-        here = (raw.topic_id, raw.partition, raw.offset)
-        return any((c["topic_id"], c["partition"], c["offset"]) == here for c in causes)
 
     def _copy(self, reading: Reading, running: Run) -> None:
         if reading.signal is not None and reading.signal.digest != running.cause.digest and self._conflicts(reading):
@@ -368,36 +327,6 @@ class Intake:
             run.first_failed_at = datetime.fromisoformat(first) if first else None
         return self._started()
 
-    def leave(self, runs: Sequence[Run]) -> None:
-        """Runs that ended their stay: held in SQL first, then told to Kafka. Raises DatabaseUnreachable, nothing done.
-
-        A dead one that holds its record key is held the same way: what comes meanwhile must stand behind it.
-        """
-        pairs = [(run.home.lane, outcome) for run in runs for outcome in self.books.outcomes(run)]
-        fenced = self.store.inbox.park(pairs) if pairs else []
-        point("hold.written")
-        for run in runs:
-            if run.home.lane in fenced:
-                run.home.phase, run.home.why = GONE, "fenced in SQL: another instance took the partition over"
-            elif run.state is RunState.PARKED:
-                self._parked(run)
-            else:
-                run.home.add(self.books.ended(run))
-                self.over(run)
-
-    def _parked(self, run: Run) -> None:
-        """In the retry topic already it keeps its place there; from its own partition it comes back by that topic."""
-        run.home.add(self.books.parked(run))
-        if self.in_flight.get(run.key) is run:
-            del self.in_flight[run.key]  # SQL knows it by its hold
-        if run.via:
-            self.parking.again(run.id, run.attempt, run.pause)
-
-    def over(self, run: Run) -> None:
-        """A run has ended: what stands behind it in the retry topic may go."""
-        if run.via:
-            self.parking.over(run.id)
-
     # ---- what could not go on at once
 
     def retry_blocked(self) -> list[Run]:
@@ -407,7 +336,7 @@ class Intake:
         try:
             known = self._known(waiting)
             while waiting:
-                self._admit(waiting[0], known.get(waiting[0].key))
+                self._admit(waiting[0], known)
                 waiting.pop(0)
         finally:
             self.blocked += waiting
@@ -430,7 +359,7 @@ class Intake:
     def forget(self, ended: Sequence[Ended]) -> None:
         """Settled: from here on the table knows these keys."""
         for one in ended:
-            self._publishing.difference_update(one.published)
+            self.unpublished.under_way.difference_update(one.published)
             if one.run is not None and self.in_flight.get(key := one.run.key) is one.run:
                 del self.in_flight[key]
 
@@ -439,7 +368,8 @@ class Intake:
         for run in self.in_flight.values():
             if run.home is owned and not run.over:
                 self.blocked += [copy for copy in run.copies if copy.owned is not owned]
-        self.in_flight = {key: run for key, run in self.in_flight.items() if run.home is not owned}
+        for key in [key for key, run in self.in_flight.items() if run.home is owned]:
+            del self.in_flight[key]
         self.blocked = [r for r in self.blocked if r.owned is not owned]
         self.parking.drop(owned)
         self._starting = [run for run in self._starting if run.home is not owned]

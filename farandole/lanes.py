@@ -70,7 +70,8 @@ class Lanes:
             parked = list(behind)
             behind.clear()
             for one in parked:
-                one.state, one.behind, one.ended_at = RunState.PARKED, True, self._clock.millis()
+                one.state, one.behind, one.holds = RunState.PARKED, True, True
+                one.ended_at = self._clock.millis()
             self.running -= len(parked)
         if behind:
             self._ready.put(behind.popleft())

@@ -64,7 +64,7 @@ class Books:
 
     def outcomes(self, run: Run) -> list[Outcome]:
         """What SQL is told of a run: one row for each key of its set."""
-        state = "dead-hold" if run.state is RunState.DEAD and run.holds else run.state.value
+        state = "dead-hold" if run.holds and run.state is RunState.DEAD else run.state.value
         okey = run.okey if self.declaration.ordering == "key" and run.join_key is None else b""
         parked = run.state is RunState.PARKED
         attempt, due = (run.attempt, run.ended_at + round(run.pause * 1000)) if parked else (0, None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farandole.errors import FarandoleError
 from farandole.event import Record
 from farandole.store.inbox import Lane, Outcome
 
@@ -123,3 +124,14 @@ class Owned:
         self.due = now + min(longest, 0.2 * 2.0 ** min(self.tries, 10))
         self.tries += 1
         self.why = why
+
+
+def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
+    """The error of a service that is drained but for partitions that were stopped."""
+    whys = sorted(f"{o.topic}[{o.partition}] {o.why}" for o in partitions if o.phase == STOPPED)
+    if not whys:
+        return None
+    return FarandoleError(
+        "not everything is settled, partitions are stopped:\n" + "\n".join(whys),
+        hint="the facts stand in the ledger: farandole events tail farandole.ledger.v1",
+    )

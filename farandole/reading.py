@@ -61,7 +61,11 @@ class Reader:
     clock: Clock
     owners: Mapping[tuple[str, int], Owned]
     place_back: Callable[[Owned, int, str], None]
+    retry_topic: str = field(init=False)
     _unknown_since: dict[tuple[str, int, int], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.retry_topic = self.matcher.declaration.retry_topic
 
     def read(self, records: Sequence[RawRecord]) -> list[Reading]:
         """Each record as far as it could be read, in order; records of partitions that must wait are left out."""
@@ -91,7 +95,7 @@ class Reader:
     def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
         reading = Reading(owned, raw, raw.offset)
         try:
-            if raw.topic == self.matcher.declaration.retry_topic:
+            if raw.topic == self.retry_topic:
                 self._unpack(reading, raw)
                 raw = reading.raw
                 if reading.come and reading.come.delivery.kind == RESOLVE:

@@ -17,14 +17,15 @@ from enum import StrEnum
 from typing import Any
 
 from farandole.attempt import Attempt
-from farandole.clock import Clock, iso
+from farandole.clock import Clock
 from farandole.deadletter import Failure, failure_of
 from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, decide
 from farandole.declaration import Declaration
-from farandole.errors import Fenced, UndeclaredOutput
-from farandole.event import Envelope, Event, Interval, RawRecord, Record, event_type_of, record_key
+from farandole.emission import keep
+from farandole.errors import Fenced
+from farandole.event import Event, Interval, RawRecord, Record
 from farandole.fill import StepPlan
-from farandole.ids import attempt_key, digest, output_id
+from farandole.ids import attempt_key
 from farandole.kept import pack, unpack
 from farandole.ledger.entry import Emitted, StepTaken
 from farandole.points import point
@@ -81,7 +82,7 @@ class Run:
     failing_since: float | None = None  # on the monotonic clock, here
     pause: float = 0.0  # of a parked run: seconds until its next attempt
     behind: bool = False  # parked behind an earlier run of its record key, without having begun
-    on_dead: str = "continue"
+    holds: bool = False  # later events of its record key must wait until it goes on
     started_at: int = 0
     ended_at: int = 0
     due: float = 0.0
@@ -106,11 +107,6 @@ class Run:
         """The author's object of a signal; of a signal that was told again while it waited, the latest."""
         last = self.signals[-1]
         return last.fact if last.name == name else next(s.fact for s in reversed(self.signals) if s.name == name)
-
-    @property
-    def holds(self) -> bool:
-        """Whether later events of its record key must wait until it goes on."""
-        return self.state is RunState.PARKED or (self.state is RunState.DEAD and self.on_dead == "hold-key")
 
     @property
     def tries(self) -> int:
@@ -171,7 +167,8 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
             return _failed(run, plan, error, started, kit, database)
         _note(run, plan, started, kit, reused=reused)
         run.step += 1
-        run.attempt = 1
+        if not reused and database is None:  # what is reused was not at fault; in one transaction all is tried again
+            run.attempt = 1
     return _end(run, RunState.DONE, kit)
 
 
@@ -295,53 +292,6 @@ def _note(
     )
 
 
-def keep(run: Run, result: Any, kit: Kit) -> None:
-    """Take a step's result: what is an event is emitted, anything else waits for later steps."""
-    if event_type_of(result) is not None:
-        emit(run, result, kit)
-    elif isinstance(result, list | tuple) and result and event_type_of(result[0]) is not None:
-        for event in result:
-            emit(run, event, kit)
-    run.results.append(result)
-
-
-def emit(run: Run, event: Any, kit: Kit) -> None:
-    """The record of a returned event, with an id that whoever repeats this run computes again."""
-    event_type = event_type_of(event)
-    if event_type not in kit.declaration.emits:
-        raise UndeclaredOutput(
-            f"{kit.declaration.name} returned {type(event).__name__}, which it does not declare",
-            place=kit.declaration.source,
-            hint=f"it emits {', '.join(kit.declaration.emits) or 'nothing'}; annotate the step with what it returns",
-        )
-    record = event.record()
-    value = kit.encode(event_type, record)
-    key = record_key(event, record)
-    cause = run.cause.event.envelope
-    identity = output_id(run.id, event_type, len(run.outputs))
-    envelope = Envelope(
-        identity,
-        f"/farandole/{kit.declaration.name}",
-        event_type,
-        iso(kit.clock.now()),
-        key.decode("utf-8", "replace") if key else "",
-        cause.correlation_id,
-        cause.id,
-        run.id,
-        run.epoch,
-        _trace(cause.traceparent, run.id),
-        cause.tracestate,
-    )
-    run.outputs.append(Record(event_type, key, value, envelope.headers()))  # type: ignore[arg-type]
-    run.emitted.append({"topic": event_type, "id": identity, "type": event_type, "digest": digest(value)})
-
-
-def _trace(parent: str, run_id: str) -> str:
-    """The W3C trace goes on: the parent's trace id, and a span id that is the run's."""
-    parts = parent.split("-")
-    return f"{parts[0]}-{parts[1]}-{run_id.replace('-', '')[:16]}-{parts[3]}" if len(parts) == 4 else ""  # noqa: PLR2004
-
-
 def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: Kit, database: Any) -> None:
     """A failure is a value: try again later, turn it into a business event, or give the event up."""
     name = kit.declaration.name
@@ -367,7 +317,7 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         return None
     failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
     if now.kind == PARK:
-        run.failure, run.pause = failure, now.after
+        run.failure, run.pause, run.holds = failure, now.after, True
         _note(run, plan, started, kit, state="parked", error=failure.message)
         run.attempt += 1
         return _end(run, RunState.PARKED, kit)
@@ -382,6 +332,6 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
             run.failure = failure
             _note(run, plan, started, kit, state="caught", error=failure.message)
             return _end(run, RunState.CAUGHT, kit)
-    run.failure = failure
+    run.failure, run.holds = failure, kit.declaration.on_dead == "hold-key"
     _note(run, plan, started, kit, state="failed", error=failure.message)
     return _end(run, RunState.DEAD, kit)

@@ -14,13 +14,13 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from farandole.clock import Clock
-from farandole.errors import DatabaseUnreachable, FarandoleError, Unreachable
+from farandole.errors import DatabaseUnreachable, Unreachable
 from farandole.event import RawRecord
 from farandole.intake import Intake
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
 from farandole.outcome import Books
-from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
+from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned, stopped
 from farandole.parking import ROOM
 from farandole.points import point
 from farandole.run import Run, RunState
@@ -137,13 +137,14 @@ class Worker:
                 self._leaving.append(run)
             else:
                 owned.add(self.books.ended(run))
-                self.intake.over(run)
+                if run.via:
+                    self.intake.parking.over(run.id)
                 self.done += 1
             for copy in run.copies:
                 copy.owned.end(copy.slot, "duplicate")
         if self._leaving and self.clock.monotonic() >= self._database_due:
             with self._database():
-                self.intake.leave(self._leaving)
+                self.intake.holding.leave(self._leaving)
                 self._leaving = []
 
     def _commit(self) -> None:
@@ -361,14 +362,3 @@ class Worker:
         self.lanes.close()
         for close in self.closing:
             close()
-
-
-def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
-    """The error of a service that is drained but for partitions that were stopped."""
-    whys = sorted(f"{o.topic}[{o.partition}] {o.why}" for o in partitions if o.phase == STOPPED)
-    if not whys:
-        return None
-    return FarandoleError(
-        "not everything is settled, partitions are stopped:\n" + "\n".join(whys),
-        hint="the facts stand in the ledger: farandole events tail farandole.ledger.v1",
-    )

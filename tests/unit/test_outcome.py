@@ -35,7 +35,7 @@ def entry_of(record: Record) -> Entry:
 
 
 def books() -> Books:
-    return Books(Declaration("unit", "", "now", (), ()), encode, ManualClock(), 5, 4, "1.2.3", "host-1")
+    return Books(Declaration("unit", "", "now", (), ()), encode, ManualClock(), 5, 4, 4, "1.2.3", "host-1")
 
 
 def owned(*offsets: int) -> Owned:
@@ -54,7 +54,7 @@ def signal(offset: int = 7, *, name: str = "made", identity: bytes = b"e1", key:
 
 def run_of(*signals: Signal, state: RunState = RunState.DONE, join_key: bytes | None = None) -> Run:
     home = owned(7)
-    run = Run("run-1", b"k1", b"key", signals or (signal(),), home, home.window[0], state=state, join_key=join_key)
+    run = Run("run-1", b"k1", b"key", signals or (signal(),), home, [home.window[0]], state=state, join_key=join_key)
     run.fence = 9
     if state is RunState.DEAD:
         run.failure = failure_of(ValueError("row 3 is bad"), "run", "merge", "unit", attempts=3)

@@ -153,6 +153,7 @@ class Checkpoints:
 class Kept:
     state: str
     result: bytes = b""
+    attempt: int = 1
 
 
 def kit_of(*steps: Any) -> Kit:

@@ -1,0 +1,60 @@
+"""What a step gave: events are emitted, with ids that whoever repeats the run computes again; the rest is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from farandole.clock import iso
+from farandole.errors import UndeclaredOutput
+from farandole.event import Envelope, Record, event_type_of, record_key
+from farandole.ids import digest, output_id
+
+if TYPE_CHECKING:
+    from farandole.run import Kit, Run
+
+
+def keep(run: Run, result: Any, kit: Kit) -> None:
+    """Take a step's result: what is an event is emitted, anything else waits for later steps."""
+    if event_type_of(result) is not None:
+        emit(run, result, kit)
+    elif isinstance(result, list | tuple) and result and event_type_of(result[0]) is not None:
+        for event in result:
+            emit(run, event, kit)
+    run.results.append(result)
+
+
+def emit(run: Run, event: Any, kit: Kit) -> None:
+    """The record of a returned event, with an id that whoever repeats this run computes again."""
+    event_type = event_type_of(event)
+    if event_type not in kit.declaration.emits:
+        raise UndeclaredOutput(
+            f"{kit.declaration.name} returned {type(event).__name__}, which it does not declare",
+            place=kit.declaration.source,
+            hint=f"it emits {', '.join(kit.declaration.emits) or 'nothing'}; annotate the step with what it returns",
+        )
+    record = event.record()
+    value = kit.encode(event_type, record)
+    key = record_key(event, record)
+    cause = run.cause.event.envelope
+    identity = output_id(run.id, event_type, len(run.outputs))
+    envelope = Envelope(
+        identity,
+        f"/farandole/{kit.declaration.name}",
+        event_type,
+        iso(kit.clock.now()),
+        key.decode("utf-8", "replace") if key else "",
+        cause.correlation_id,
+        cause.id,
+        run.id,
+        run.epoch,
+        _trace(cause.traceparent, run.id),
+        cause.tracestate,
+    )
+    run.outputs.append(Record(event_type, key, value, envelope.headers()))  # type: ignore[arg-type]
+    run.emitted.append({"topic": event_type, "id": identity, "type": event_type, "digest": digest(value)})
+
+
+def _trace(parent: str, run_id: str) -> str:
+    """The W3C trace goes on: the parent's trace id, and a span id that is the run's."""
+    parts = parent.split("-")
+    return f"{parts[0]}-{parts[1]}-{run_id.replace('-', '')[:16]}-{parts[3]}" if len(parts) == 4 else ""  # noqa: PLR2004

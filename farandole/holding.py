@@ -1,0 +1,101 @@
+"""Holding a record key back: the rows that are written before a run leaves its place.
+
+The order decides: first the row in SQL, then the Kafka transaction that moves the event to the retry topic, then the
+settlement that confirms the row. So what comes meanwhile stands behind it, and a crash between leaves a row whose
+record comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from farandole.clock import Clock
+from farandole.delivery import REDRIVE
+from farandole.outcome import Books
+from farandole.owned import GONE, Owned
+from farandole.parking import Parking
+from farandole.points import point
+from farandole.reading import Reading
+from farandole.run import Run, RunState
+from farandole.store.inbox import Inbox, Known, Lane, Outcome
+from farandole.store.rows import HOLDING
+
+
+@dataclass(slots=True)
+class Holding:
+    """The rows of one worker. Every method may raise DatabaseUnreachable, and has then changed nothing."""
+
+    books: Books
+    inbox: Inbox
+    clock: Clock
+    owners: Mapping[tuple[str, int], Owned]
+    parking: Parking
+    in_flight: dict[bytes, Run]
+
+    def forget(self, readings: Sequence[Reading], known: dict[bytes, Known]) -> None:
+        """A record whose hold was written and whose transaction was not committed comes again: as if it were new."""
+        for r in readings:
+            row = known.get(r.key)
+            if row is not None and r.come is None and row.state == "parked" and row.detail == HOLDING:
+                here = (r.raw.topic_id, r.raw.partition, r.raw.offset)
+                if (row.topic_id, row.partition, row.offset) == here:
+                    del known[r.key]
+
+    def hold(self, fresh: Sequence[Reading], run_id: Callable[[list[bytes]], str]) -> None:
+        """Mark what must stand behind an earlier event of its record key; redriven letters begin their life here.
+
+        `fresh` are the signals that nobody has in hand. One look and one write a batch; nothing is written while
+        nothing is parked.
+        """
+        declaration = self.books.declaration
+        pairs = []
+        if declaration.ordering == "key" and not declaration.join:
+            okeys = {r.raw.key for r in fresh if r.come is None and r.raw.key}
+            held = self.inbox.held(0, okeys) if okeys else set()
+            for r in fresh:
+                r.behind = r.come is None and r.raw.key in held
+            pairs = [self._row(r, run_id([r.key]), 0) for r in fresh if r.behind]
+        for r in fresh:
+            if r.come is not None and r.come.delivery.kind == REDRIVE:
+                pairs.append(self._row(r, r.come.delivery.run_id, r.come.delivery.life))
+        self._write(pairs)
+
+    def _row(self, reading: Reading, run_id: str, life: int) -> tuple[Lane, Outcome]:
+        lane, signal, raw = reading.owned.lane, reading.signal, reading.raw
+        assert lane and signal  # noqa: S101, PT018 - a signal on a partition that was taken over
+        okey = raw.key if raw.key and self.books.declaration.ordering == "key" else b""
+        now = self.clock.millis()
+        return lane, Outcome(reading.key, run_id, "parked", life, signal.digest, okey, raw.offset, "", 1, now)
+
+    def _write(self, pairs: Sequence[tuple[Lane, Outcome]]) -> list[Lane]:
+        fenced = self.inbox.park(pairs) if pairs else []
+        for owned in self.owners.values():
+            if owned.lane in fenced:
+                owned.phase, owned.why = GONE, "fenced in SQL: another instance took the partition over"
+        return fenced
+
+    def leave(self, runs: Sequence[Run]) -> None:
+        """Runs that end their stay: held in SQL first, then told to Kafka with the next transaction.
+
+        A dead one that holds its record key is held the same way: what comes meanwhile must stand behind it.
+        """
+        fenced = self._write([(run.home.lane, outcome) for run in runs for outcome in self.books.outcomes(run)])
+        point("hold.written")
+        for run in runs:
+            if run.home.lane in fenced:
+                continue
+            if run.state is RunState.PARKED:
+                self.parked(run)
+                continue
+            run.home.add(self.books.ended(run))
+            if run.via:
+                self.parking.over(run.id)
+
+    def parked(self, run: Run) -> None:
+        """In the retry topic already it keeps its place there; from its own partition it comes back by that topic."""
+        run.home.add(self.books.parked(run))
+        if self.in_flight.get(run.key) is run:
+            del self.in_flight[run.key]  # SQL knows it by its hold
+        if run.via:
+            self.parking.again(run.id, run.attempt, run.pause)

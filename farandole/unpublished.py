@@ -1,0 +1,39 @@
+"""What SQL decided and Kafka was not told: it goes out with the record that made it, when that comes again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from farandole.event import RawRecord
+from farandole.kafka.codec import Codec
+from farandole.ledger.entry import LEDGER_TOPIC
+from farandole.outcome import Books
+from farandole.owned import Ended, Slot
+from farandole.store.inbox import OutboxRow
+
+
+@dataclass(slots=True)
+class Unpublished:
+    """The stored bytes of decided runs, by run id, and which of them are on their way."""
+
+    books: Books
+    codec: Codec
+    stored: dict[str, list[OutboxRow]] = field(default_factory=dict)
+    under_way: set[str] = field(default_factory=set)
+
+    def publish_or_skip(self, slot: Slot, raw: RawRecord, run: str, rows: Sequence[OutboxRow], via: str) -> None:
+        """Stored bytes go out with the record that made them, come again; a copy elsewhere leaves them to it."""
+        if rows and run not in self.under_way and self._made(rows, raw, via):
+            self.under_way.add(run)
+            slot.owned.add(Ended([slot], [self.books.stored(row) for row in rows], published=[run], finished=[run]))
+        else:
+            slot.owned.end(slot, "duplicate")
+
+    def _made(self, rows: Sequence[OutboxRow], raw: RawRecord, via: str) -> bool:
+        line = next(row for row in rows if row.topic == LEDGER_TOPIC)
+        entry = self.codec.decode(LEDGER_TOPIC, line.value, []) or {}
+        if entry["via"] or via:
+            return via in entry["via"]
+        here = (raw.topic_id, raw.partition, raw.offset)
+        return any((c["topic_id"], c["partition"], c["offset"]) == here for c in entry["triggers"])
