@@ -62,8 +62,6 @@ class Intake:
     parking: Parking
     in_flight: dict[bytes, Run] = field(default_factory=dict)
     blocked: list[Reading] = field(default_factory=list)
-    duplicates: int = 0
-    filtered: int = 0
     _starting: list[Run] = field(default_factory=list)
     joining: Joining = field(init=False)
     holding: Holding = field(init=False)
@@ -170,7 +168,6 @@ class Intake:
     def _place(self, reading: Reading, known: Known | None) -> None:
         """What becomes of a record in its window."""
         if reading.reason:
-            self.filtered += 1
             reading.owned.end(self._enter(reading), reading.reason)
         elif known is not None and known.state in _STANDS:
             self._settled_before(reading, known)
@@ -199,14 +196,12 @@ class Intake:
         """A duplicate; where SQL has decided and Kafka was not told, the stored bytes go out now."""
         if reading.signal is not None and known.digest != reading.signal.digest and self._conflicts(reading):
             return
-        self.duplicates += 1
         slot, run = self._enter(reading), known.run_id
         rows = self.unpublished.stored.pop(run, [])
         self.unpublished.publish_or_skip(slot, reading.raw, run, rows, reading.come.via if reading.come else "")
 
     def known_meanwhile(self, run: Run) -> None:
         """A run that found its key settled when it claimed it: a duplicate after all."""
-        self.duplicates += 1
         via = run.via[0] if run.via else ""
         self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, via)
         for slot in run.slots[1:]:
@@ -217,7 +212,6 @@ class Intake:
     def _copy(self, reading: Reading, running: Run) -> None:
         if reading.signal is not None and reading.signal.digest != running.cause.digest and self._conflicts(reading):
             return
-        self.duplicates += 1
         slot = self._enter(reading)
         if running.over:
             slot.owned.end(slot, "duplicate")

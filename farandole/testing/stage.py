@@ -201,7 +201,7 @@ class Stage:
         return sum(len(self._log.topics.get(topic, ())) for topic in self.declaration.topics)
 
     def _spans(self) -> list[Any]:
-        return [e.span for e in self.ledger if e.span is not None]
+        return [e.span for e in self.ledger if e.span is not None and e.span["topic"] in self.declaration.topics]
 
     def _fact(self, topic: str, value: bytes | None) -> Any:
         record = self._codec.decode(topic, value)

@@ -135,7 +135,9 @@ class World:
     def create(self, *pipelines: str) -> None:
         """The topics and subjects that these pipelines need."""
         declarations = [self.declaration(p) for p in pipelines]
-        topics = {t: self.partitions for d in declarations for t in (*d.topics, *d.emits, d.dead_letter_topic, d.retry_topic)}
+        topics = {
+            t: self.partitions for d in declarations for t in (*d.topics, *d.emits, d.dead_letter_topic, d.retry_topic)
+        }
         self.create_topics(topics)
         for d in declarations:
             for topic in (*d.topics, *d.emits):
