@@ -98,8 +98,6 @@ class Holding(Pipeline):
 
 
 def stage_of(pipeline: Any, **fails: int) -> tuple[Stage, World]:
-    from farandole import resource
-
     world = World(**fails)
     return Stage(pipeline, resources={World: world}), world
 
@@ -243,7 +241,7 @@ def test_a_resolved_letter_is_settled_without_a_run_and_says_who_and_why():
 
 
 def test_a_dead_letter_holds_its_record_key_where_the_pipeline_says_so():
-    stage, world = stage_of(Holding, n1=6)
+    stage, _ = stage_of(Holding, n1=6)
     stage.tell(*rows(1, 2), *rows(7, key="b"))
     stage.wait("10m")
     stage.tell(*rows(3))
@@ -354,4 +352,4 @@ def test_a_step_that_has_given_its_result_is_not_asked_again_by_park_restart_or_
     stage.wait("10s")
 
     assert (world.asked.count(-1), stored(stage)) == (1, [2])
-    assert [(s["name"], s["reused"]) for s in stage.runs[0].steps][0] == ("count", True)
+    assert (stage.runs[0].steps[0]["name"], stage.runs[0].steps[0]["reused"]) == ("count", True)
