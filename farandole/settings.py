@@ -182,8 +182,9 @@ def load_settings(**flags: Any) -> Settings:
 def _found(read: Settings) -> dict[str, str]:
     """What follows from other settings and from the running stack."""
     running = {} if read.kafka_bootstrap_servers or read.stack == "external" else running_stack(read.state_dir)
+    brokers = ",".join(address for name, address in running.items() if name.partition("-")[0] == "kafka")
     return {
-        "kafka_bootstrap_servers": read.kafka_bootstrap_servers or running.get("kafka", ""),
+        "kafka_bootstrap_servers": read.kafka_bootstrap_servers or brokers,
         "schema_registry_url": (read.schema_registry_url or running.get("registry", "")).rstrip("/"),
         "database_url": read.database_url
         or running.get("postgres", "")

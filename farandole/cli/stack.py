@@ -18,6 +18,11 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @click.option("--postgres", is_flag=True, help="PostgreSQL too; pipelines then keep their tables there.")
+@click.option(
+    "--brokers",
+    type=click.Choice(["1", "3"]),
+    help="How many brokers; of three, one may fail. Default: as many as before, else 1.",
+)
 @click.option("--kafka-port", type=click.IntRange(1, 65535), help="Default: the last one, else 9092, else a free one.")
 @click.option(
     "--registry-port", type=click.IntRange(1, 65535), help="Default: the last one, else 8081, else a free one."
@@ -40,6 +45,7 @@ def up(**given: Any) -> int:
     Examples:
       farandole up
       farandole up --postgres --set log.retention.hours=24
+      FARANDOLE_STATE=.farandole-3 farandole up --brokers 3
       FARANDOLE_STACK=external farandole up     # check the servers that the environment names
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     from farandole.settings import load_settings
@@ -51,19 +57,32 @@ def up(**given: Any) -> int:
         return FINE
     for server in servers:
         click.echo(f"{server.name:10}{server.address}")
-    names = {
-        "kafka": "KAFKA_BOOTSTRAP_SERVERS",
-        "registry": "SCHEMA_REGISTRY_URL",
-        "postgres": "FARANDOLE_DATABASE_URL",
-    }
     if settings.stack != "external":
-        exports = " ".join(f"{names[server.name]}={server.address}" for server in servers)
+        exports = _exports(servers)
         click.echo(f"\nfarandole finds them by itself; other programs:\n  export {exports}")
         click.echo("next: farandole demo · farandole doctor · farandole down")
     return FINE
 
 
+def _exports(servers: list[Server]) -> str:
+    names = {
+        "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+        "registry": "SCHEMA_REGISTRY_URL",
+        "postgres": "FARANDOLE_DATABASE_URL",
+    }
+    told: dict[str, list[str]] = {}
+    for server in servers:
+        told.setdefault(names[server.name.partition("-")[0]], []).append(server.address)
+    return " ".join(f"{name}={','.join(addresses)}" for name, addresses in told.items())
+
+
 def _up(settings: Settings, given: dict[str, Any]) -> list[Server]:
+    if given["brokers"] and settings.stack != "local":
+        raise SettingsError(
+            f"how many brokers there are is not ours to say with FARANDOLE_STACK={settings.stack}",
+            place="--brokers",
+            hint="leave the option out, or unset FARANDOLE_STACK",
+        )
     if settings.stack == "external":
         from farandole.stack import external
 
@@ -78,6 +97,7 @@ def _up(settings: Settings, given: dict[str, Any]) -> list[Server]:
     stack = Stack(settings.state_dir, depot=Depot.of_environment(settings.maven_mirror))
     return stack.up(
         with_postgres=given["postgres"],
+        brokers=int(given["brokers"] or 0),
         kafka_port=given["kafka_port"] or 0,
         registry_port=given["registry_port"] or 0,
         properties=dict(map(_pair, given["properties"])),

@@ -12,7 +12,7 @@ from farandole.clock import SystemClock
 from farandole.errors import StackError
 from farandole.stack import jars, postgres
 from farandole.stack.process import HOST, free_ports
-from farandole.stack.servers import BROKER, KAFKA, REGISTRY, Kind
+from farandole.stack.servers import BROKER, KAFKA, REGISTRY, Cluster, Kind, cluster_id
 from farandole.stack.state import Server, StateFile, locked
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ def _container(image: str, ports: dict[int, int], env: dict[str, str]) -> Docker
 def _kafka(ports: dict[str, int]) -> DockerContainer:
     settings = {
         **BROKER,
+        **Cluster({1: 9093}, cluster_id()).settings(),
+        "node.id": "1",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "listeners": f"PLAINTEXT://:{ports['client']},CONTROLLER://:9093",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{ports['client']}",
         "controller.quorum.voters": "1@localhost:9093",

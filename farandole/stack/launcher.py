@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -14,9 +14,10 @@ from threading import Event
 from farandole.clock import SystemClock
 from farandole.errors import StackError
 from farandole.stack import postgres, process
+from farandole.stack.cluster import Members, bootstrap_of, brokers_of, size_of
 from farandole.stack.jars import Depot, enough_disk
 from farandole.stack.progress import Progress
-from farandole.stack.servers import KAFKA, REGISTRY, JavaKind, java
+from farandole.stack.servers import KAFKA, REGISTRY, JavaKind, java, member_name
 from farandole.stack.state import Server, StateFile, locked
 
 PATIENCE = 90.0  # seconds for a server to answer; a busy machine of two cores needs up to twenty
@@ -49,8 +50,8 @@ class Stack:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Kafka's address. Raises StackError when no Kafka was ever started here."""
-        return self._known("kafka").address
+        """The brokers' addresses. Raises StackError when no Kafka was ever started here."""
+        return bootstrap_of(brokers_of(self._state)) or self._known("kafka").address
 
     @property
     def registry_url(self) -> str:
@@ -66,26 +67,31 @@ class Stack:
         self,
         *,
         with_postgres: bool = False,
+        brokers: int = 0,
         kafka_port: int = 0,
         registry_port: int = 0,
         properties: Mapping[str, str] | None = None,
     ) -> list[Server]:
         """Start what does not run yet, side by side, and wait until each answers.
 
-        A port of 0 means the one it had last time, else the usual one, else any free one. `properties` are
-        the broker's own and are kept for later starts; an empty value takes one away. Raises StackError.
+        A port of 0 means the one it had last time, else the usual one, else any free one. `brokers` is 1 or 3;
+        0 means as many as there were, else 1. `properties` are the brokers' own and are kept for later starts;
+        an empty value takes one away. Raises StackError.
         """
         java()
+        size = size_of(self._state, brokers)
         with self._locked(), self._progress, ThreadPoolExecutor(3, "farandole-up") as pool:
-            self._may_have("kafka", "client", kafka_port, properties or {})
+            for number in range(1, size + 1):
+                self._may_have(member_name(number), "client", kafka_port if number == 1 else 0, properties or {})
             self._may_have("registry", "http", registry_port, {})
-            work = [
-                pool.submit(self.start_kafka, port=kafka_port, properties=properties),
-                pool.submit(self.start_registry, port=registry_port),
-                *([pool.submit(self.start_postgres)] if with_postgres else ()),
+            of_all = dict.fromkeys(range(1, size + 1), properties or {})
+            work: list[Future[list[Server]]] = [
+                pool.submit(self.start_brokers, size, port=kafka_port, properties=of_all),
+                pool.submit(lambda: [self.start_registry(port=registry_port)]),
+                *([pool.submit(lambda: [self.start_postgres()])] if with_postgres else ()),
             ]
             try:
-                return [each.result() for each in work]
+                return [server for each in work for server in each.result()]
             except BaseException:
                 self._given_up.set()
                 raise
@@ -94,7 +100,7 @@ class Stack:
         """Stop everything that runs here; the names of what was stopped. Data and ports are kept."""
         with self._locked():
             running = [server for server in self._state.servers().values() if is_running(server)]
-            with ThreadPoolExecutor(3, "farandole-down") as pool:
+            with ThreadPoolExecutor(5, "farandole-down") as pool:
                 list(pool.map(lambda server: self.stop(server.name), running))
             return [server.name for server in running]
 
@@ -103,8 +109,25 @@ class Stack:
         return [(server, is_running(server)) for server in self._state.servers().values()]
 
     def start_kafka(self, *, port: int = 0, properties: Mapping[str, str] | None = None) -> Server:
-        """Start the broker alone, or find it running."""
+        """Start the broker alone, or find it running; of several, the first."""
+        if len(brokers_of(self._state)) > 1:
+            return self.start_broker(1)
         return self._start(KAFKA, {"client": port}, properties)
+
+    def start_brokers(
+        self, brokers: int = 0, *, port: int = 0, properties: Mapping[int, Mapping[str, str]] | None = None
+    ) -> list[Server]:
+        """Start all brokers, or find them running; `properties` by the number of the broker."""
+        size, told = size_of(self._state, brokers), properties or {}
+        if size == 1:
+            return [self.start_kafka(port=port, properties=told.get(1))]
+        members = Members(self.folder, self._state, usual_ports=self._usual_ports)
+        alive = {server.name for server in brokers_of(self._state) if is_running(server)}
+        return members.start(size, self._start, port, told, alive)
+
+    def start_broker(self, number: int) -> Server:
+        """Start one broker of several again, or find it running."""
+        return self._start(Members(self.folder, self._state, usual_ports=False).one(number), {}, None)
 
     def start_registry(self, *, port: int = 0, properties: Mapping[str, str] | None = None) -> Server:
         """Start the registry alone, or find it running."""
@@ -123,8 +146,10 @@ class Stack:
         return server
 
     def stop_kafka(self) -> None:
-        """Stop the broker cleanly."""
-        self.stop("kafka")
+        """Stop the broker cleanly; all of several."""
+        brokers = brokers_of(self._state)
+        with ThreadPoolExecutor(len(brokers) or 1, "farandole-down") as pool:
+            list(pool.map(lambda broker: self.stop(broker.name), brokers))
 
     def stop_registry(self) -> None:
         """Stop the registry cleanly."""

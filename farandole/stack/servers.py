@@ -7,6 +7,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from farandole.errors import BrokerUnreachable, StackError
@@ -19,17 +20,8 @@ _JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "
 
 BROKER = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
-    # one node: nothing can be replicated
-    "default.replication.factor": "1",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
     # one machine: fifty partitions of each would only make starting and stopping slow
     "offsets.topic.num.partitions": "8",
     "transaction.state.log.num.partitions": "8",
@@ -90,32 +82,82 @@ def java() -> str:
     return str(JAVA)
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Brokers that stand together: where the controller of each listens, by number, and the id they share."""
+
+    voters: Mapping[int, int]
+    id: str
+
+    def settings(self) -> dict[str, str]:
+        """What every member is told. One alone replicates nothing; of three, any one may go."""
+        size = len(self.voters)
+        copies, in_sync = str(size), str(size // 2 + 1)
+        kinds = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+        return {
+            # static, not --standalone: dynamic voters are written into the log with the port of their first start
+            "controller.quorum.voters": ",".join(f"{n}@{HOST}:{port}" for n, port in self.voters.items()),
+            "default.replication.factor": copies,
+            "min.insync.replicas": in_sync,
+            **{f"{kind}.replication.factor": copies for kind in kinds},
+            **{f"{kind}.min.isr": in_sync for kind in kinds if kind != "offsets.topic"},
+        }
+
+
+def cluster_id(kept: Path | None = None) -> str:
+    """A new id for a cluster; the one that is `kept` in a file, if it is there."""
+    if kept is not None and kept.exists():
+        return kept.read_text().strip()
+    made = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    if kept is not None:
+        kept.write_text(made)
+    return made
+
+
 def _launch_kafka(
     folder: Path, ports: Mapping[str, int], properties: Mapping[str, str], depot: Depot, progress: Progress
 ) -> Launch:
-    jvm = (java(), *_JVM, "-Xms256m", "-Xmx512m", *_LOGGING)
+    alone = Cluster({1: ports["controller"]}, cluster_id())
+    return _launch_broker(1, alone, folder, ports, properties, depot, progress)
+
+
+def _launch_broker(
+    number: int,
+    cluster: Cluster,
+    folder: Path,
+    ports: Mapping[str, int],
+    properties: Mapping[str, str],
+    depot: Depot,
+    progress: Progress,
+) -> Launch:
+    heap = ("-Xms256m", "-Xmx512m") if len(cluster.voters) == 1 else ("-Xms96m", "-Xmx256m")
+    jvm = (java(), *_JVM, *heap, *_LOGGING)
     classpath = depot.kafka(progress)
     data, config = folder / "data", folder / "server.properties"
     data.mkdir(parents=True, exist_ok=True)
-    settings = {
-        **BROKER,
-        **properties,
+    own = {
         "listeners": f"PLAINTEXT://{HOST}:{ports['client']},CONTROLLER://{HOST}:{ports['controller']}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{ports['client']}",
-        # static, not --standalone: dynamic voters are written into the log with the port of their first start
-        "controller.quorum.voters": f"{BROKER['node.id']}@{HOST}:{ports['controller']}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    settings = {
+        **BROKER,
+        **cluster.settings(),
+        **properties,
+        # a listener of somebody's own stands beside ours, and takes no place of it
+        **{name: f"{value},{properties[name]}" if name in properties else value for name, value in own.items()},
+        "node.id": str(number),
         "log.dirs": str(data),
     }
     config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     command = (*jvm, "-cp", classpath)
     if not (data / "meta.properties").exists():
-        progress.say("kafka", "formatting its storage")
-        _format(command, config)
+        progress.say(member_name(number), "formatting its storage")
+        _format(command, config, cluster.id)
     return Launch((*command, "kafka.Kafka", str(config)))
 
 
-def _format(command: tuple[str, ...], config: Path) -> None:
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def _format(command: tuple[str, ...], config: Path, cluster: str) -> None:
     # one word with "=": a cluster id may begin with a dash
     argv = (*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(config))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
@@ -190,3 +232,14 @@ def _kafka_address(ports: Mapping[str, int]) -> str:
 
 KAFKA = JavaKind("kafka", {"client": 9092, "controller": 0}, _kafka_ready, _kafka_address, _launch_kafka)
 REGISTRY = JavaKind("registry", {"http": 8081, "management": 0}, _registry_ready, registry_url, _launch_registry)
+
+
+def member_name(number: int) -> str:
+    """How a broker is called in the state file, in folders and in logs."""
+    return KAFKA.name if number == 1 else f"{KAFKA.name}-{number}"
+
+
+def member(number: int, cluster: Cluster) -> JavaKind:
+    """One broker of a cluster of several."""
+    launch = partial(_launch_broker, number, cluster)
+    return JavaKind(member_name(number), dict.fromkeys(KAFKA.usual, 0), _kafka_ready, _kafka_address, launch)

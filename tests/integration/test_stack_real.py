@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import httpx2
 import psutil
 import psycopg
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from farandole.errors import BrokerUnreachable, RegistryUnreachable, SettingsError, StackError
@@ -273,6 +276,90 @@ def test_one_server_stops_and_starts_while_the_other_goes_on(folder):
 
     assert is_running(stack.start_registry())
     assert register(stack.registry_url, "back") > 0
+
+
+def replication(address: str, topic: str) -> list[tuple[int, int]]:
+    """By partition, how many replicas there are and how many are in sync."""
+    found = wait_for_broker(address, 10).list_topics(topic, 10).topics[topic].partitions.values()
+    return [(len(p.replicas), len(p.isrs)) for p in found]
+
+
+def test_of_three_brokers_any_one_may_go_and_what_was_acknowledged_stays(folder):
+    done = farandole("up", "--brokers", "3", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["server"]: row for row in json.loads(done.stdout)}
+    assert sorted(rows) == ["kafka", "kafka-2", "kafka-3", "registry"]
+    stack = Stack(folder)
+    assert (
+        load_settings().bootstrap() == stack.bootstrap_servers == ",".join(rows[n]["address"] for n in sorted(rows)[:3])
+    )
+    make_topic(stack.bootstrap_servers, "of-three")
+    transact(stack.bootstrap_servers, "of-three", b"first")
+
+    stack.kill("kafka")
+
+    transact(stack.bootstrap_servers, "of-three", b"second")
+    assert replication(rows["kafka-2"]["address"], "of-three") == [(3, 2)]
+    assert replication(rows["kafka-2"]["address"], "__transaction_state")[0][0] == 3
+    found = {line["check"]: line["state"] for line in json.loads(farandole("doctor", "-o", "json").stdout)}
+    assert [found[f"stack {name}"] for name in ("kafka", "kafka-2", "kafka-3")] == ["warn", "ok", "ok"]
+
+    again = farandole("up", "-o", "json")
+    assert [row["pid"] for row in json.loads(again.stdout) if row["server"] in ("kafka-2", "kafka-3", "registry")] == [
+        rows[name]["pid"] for name in ("kafka-2", "kafka-3", "registry")
+    ]
+    wait_until(lambda: replication(stack.bootstrap_servers, "of-three") == [(3, 3)])
+    assert committed(stack.bootstrap_servers, "of-three") == [b"first", b"second"]
+    with pytest.raises(StackError, match="was made with 3 brokers"):
+        stack.up(brokers=1)
+    assert "stopped kafka, kafka-2, kafka-3, registry" in farandole("down").stdout
+
+
+def transact(address: str, topic: str, value: bytes) -> None:
+    """One record in a transaction."""
+    producer = Producer({"bootstrap.servers": address, "transactional.id": "of-three", "log_level": 0})
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    producer.produce(topic, value)
+    producer.commit_transaction(60)
+
+
+def committed(address: str, topic: str) -> list[bytes]:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "reader", "isolation.level": "read_committed"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found = []
+    while len(found) < 2 and (message := consumer.poll(30)) is not None:
+        found.append(message.value())
+    consumer.close()
+    return found
+
+
+def wait_until(told: Callable[[], bool], timeout: float = 60) -> None:
+    end = time.monotonic() + timeout
+    while not told():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.2)
+
+
+def test_a_listener_of_ones_own_stands_beside_the_launchers(folder):
+    stack, port = Stack(folder), process.free_ports({"own": 0})["own"]
+    stack.start_kafka(
+        properties={
+            "listeners": f"MINE://127.0.0.1:{port}",
+            "advertised.listeners": f"MINE://127.0.0.1:{port}",
+            "listener.security.protocol.map": "MINE:PLAINTEXT",
+        }
+    )
+    make_topic(f"127.0.0.1:{port}", "by-mine")
+    assert "by-mine" in topics(stack.bootstrap_servers)
+    [broker] = wait_for_broker(f"127.0.0.1:{port}", 10).list_topics(timeout=10).brokers.values()
+    assert broker.port == port
+
+
+def test_how_many_brokers_somebody_else_has_is_not_ours_to_say(folder):
+    done = farandole("up", "--brokers", "3", FARANDOLE_STACK="external")
+    assert done.returncode == 64
+    assert "--brokers" in done.stderr
 
 
 def test_external_servers_are_named_and_checked(folder, monkeypatch):
