@@ -208,15 +208,16 @@ def _join_where(declaration: Declaration, join: Join, schemas: Schemas, at: str)
 
 
 def _errors(declaration: Declaration, made: StepPlan) -> Iterator[Problem]:
-    """The errors that a retry names must be there: a wrong name would never match."""
+    """The errors that a retry or a need names must be there: a wrong name would never match."""
     step: Step = made.step
     spaces = getattr(inspect.unwrap(made.function), "__globals__", {})
-    for word in ("only", "never"):
-        for name in getattr(step.retry, word):
+    told = [("retry only", step.retry.only), ("retry never", step.retry.never)]
+    for word, names in (*told, *((f"needs {need.name}:", need.errors) for need in step.needs)):
+        for name in names:
             if name not in spaces and not hasattr(builtins, name) and name not in _known_errors():
                 yield Problem(
                     step.place or declaration.source,
-                    f"{declaration.name}.{step.name}: retry {word} names `{name}`, and there is no such error",
+                    f"{declaration.name}.{step.name}: {word} names `{name}`, and there is no such error",
                     nearest(name, [n for n, v in spaces.items() if isinstance(v, type)] or _known_errors())
                     or f"import {name} in the module of the step",
                 )

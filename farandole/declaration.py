@@ -36,12 +36,13 @@ class Retry:
         backoff: str = "1s..30s",
     ) -> None:
         object.__setattr__(self, "times", times)
-        object.__setattr__(self, "only", _names(only))
-        object.__setattr__(self, "never", _names(never))
+        object.__setattr__(self, "only", names_of(only))
+        object.__setattr__(self, "never", names_of(never))
         object.__setattr__(self, "backoff", backoff)
 
 
-def _names(errors: Any) -> tuple[str, ...]:
+def names_of(errors: Any) -> tuple[str, ...]:
+    """The names of exception classes: one or several, each as a class or by name."""
     many = errors if isinstance(errors, tuple | list) else (errors,)
     return tuple(e if isinstance(e, str) else e.__name__ for e in many)
 
@@ -75,6 +76,17 @@ class Catch:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """Something outside that a step depends on, and the errors (by class name) that mean that it is down.
+
+    Without `errors` they are those of :data:`farandole.decide.DOWN`.
+    """
+
+    name: str
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A named part of a run: a function by reference (``module:name``) with its policy.
 
@@ -89,6 +101,7 @@ class Step:
     effect: str = ""
     check: str = ""  # for effect="verify": the function that looks whether the effect is there
     catch: tuple[Catch, ...] = ()
+    needs: tuple[Need, ...] = ()
     use: str = ""
     options: tuple[tuple[str, Any], ...] = ()
     place: str = field(default="", compare=False)
@@ -111,6 +124,7 @@ class Declaration:
     on_rewind: str = "replay"
     on_conflict: str = "dead"
     on_dead: str = "continue"
+    guard: str = "on"
     emits: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
 

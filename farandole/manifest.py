@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from farandole.clock import seconds
-from farandole.declaration import Catch, Declaration, Join, Retry, Step, Subscription
+from farandole.declaration import Catch, Declaration, Join, Need, Retry, Step, Subscription
 from farandole.pipeline import frozen_options
 from farandole.problem import Mistakes, Problem, refuse
 from farandole.ready import ready
@@ -20,10 +20,9 @@ __all__ = ["read_manifest", "ready", "write_manifest"]
 
 KEYS = (
     "pipeline", "about", "owner", "since", "once", "when", "join", "steps", "emits", "scale", "on_rewind",
-    "on_conflict",
-    "on_dead",
+    "on_conflict", "on_dead", "guard",
 )  # fmt: skip
-STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check")
+STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check", "needs")
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -47,7 +46,7 @@ class _Manifest(Reader):
         more: dict[str, Any] = {
             word: self.text(node, word)
             for word, node in (top | scale).items()
-            if word in ("owner", "ordering", "on_rewind", "on_conflict", "on_dead")
+            if word in ("owner", "ordering", "on_rewind", "on_conflict", "on_dead", "guard")
         }
         if "slots" in scale:
             more["slots"] = self.whole(scale["slots"], "slots", 8)
@@ -122,9 +121,18 @@ class _Manifest(Reader):
             effect=self.text(words.get("effect"), "effect"),
             check=self._reference(words.get("check"), "check"),
             catch=tuple(Catch(error, self._reference(n, "catch", ready_made=True)) for error, n in catch.items()),
+            needs=self._needs(words.get("needs")),
             use=use,
             options=frozen_options(options),
             place=self.at(node),
+        )
+
+    def _needs(self, node: yaml.Node | None) -> tuple[Need, ...]:
+        if not isinstance(node, yaml.MappingNode):
+            return tuple(map(Need, self.texts(node, "needs")))
+        needs = self.mapping(node, "needs")
+        return tuple(
+            Need(name, tuple(filter(None, self.texts(errors, f"needs.{name}")))) for name, errors in needs.items()
         )
 
     def _reference(self, node: yaml.Node | None, title: str, *, ready_made: bool = False) -> str:
@@ -178,7 +186,7 @@ def write_manifest(declaration: Declaration) -> str:
         "scale": scale,
         **{
             word: getattr(d, word)
-            for word in ("on_rewind", "on_conflict", "on_dead")
+            for word in ("on_rewind", "on_conflict", "on_dead", "guard")
             if getattr(d, word) != getattr(usual, word)
         },
     }
@@ -207,10 +215,17 @@ def _step_said(step: Step, package: str) -> dict[str, Any]:
             "timeout": None if step.timeout is None else span(step.timeout),
             "retry": None if retry == usual else _said(policy),
             "catch": {c.error: c.call.removeprefix(package) for c in step.catch},
+            "needs": _needs_said(step.needs),
             "effect": step.effect,
             "check": step.check.removeprefix(package),
         }
     )
+
+
+def _needs_said(needs: Sequence[Need]) -> Any:
+    if any(need.errors for need in needs):
+        return {need.name: list(need.errors) for need in needs}
+    return needs[0].name if len(needs) == 1 else [need.name for need in needs]
 
 
 def _thawed(value: Any) -> Any:

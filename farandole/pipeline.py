@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from farandole.clock import seconds
-from farandole.declaration import Catch, Declaration, Join, Retry, Step, Subscription
+from farandole.declaration import Catch, Declaration, Join, Need, Retry, Step, Subscription, names_of
 from farandole.errors import DeclarationError
 from farandole.event import event_type_of
 from farandole.problem import Problem, nearest, place, problems_of, refuse
@@ -23,10 +23,12 @@ from farandole.signature import events_given, hints_of, place_of, reference_of
 F = TypeVar("F", bound=Callable[..., Any])
 Events = type[Any] | str
 """An event class, or an event type by name."""
+Needs = str | Sequence[str] | Mapping[str, Any]
+"""What a step depends on: names, or names with the error classes that mean that it is down."""
 
 WORDS = (
     *("join", "steps", "since", "once", "slots", "ordering", "on_rewind", "on_conflict", "on_dead"),
-    *("owner", "name", "emits"),
+    *("guard", "owner", "name", "emits"),
 )
 """What may stand in a pipeline's class beside its signals."""
 
@@ -49,6 +51,7 @@ class StepLabel:
     catch: Mapping[type[BaseException], Callable[..., Any] | str] = field(default_factory=dict)
     effect: str = ""
     check: Callable[..., Any] | None = None
+    needs: Needs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +100,18 @@ def step(
     catch: Mapping[type[BaseException], Callable[..., Any] | str] | None = None,
     effect: str = "",
     check: Callable[..., Any] | None = None,
+    needs: Needs = (),
 ) -> Callable[[F], F]:
     """Label a function with a policy. It stays the function: call it in a test as it is.
 
     `catch` maps an expected error to the function (or the name of a ready-made step) that makes a business event
     of it. A step with an effect
-    outside declares its kind with `effect`; "verify" also names the `check` that looks for the effect.
+    outside declares its kind with `effect`; "verify" also names the `check` that looks for the effect. `needs` names
+    what it depends on: while that is down the pipeline waits.
     """
 
     def label(function: F) -> F:
-        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check)  # type: ignore[attr-defined]
+        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check, needs)  # type: ignore[attr-defined]
         return function
 
     return label
@@ -160,6 +165,7 @@ class Pipeline:
     on_rewind: ClassVar[str]
     on_conflict: ClassVar[str]
     on_dead: ClassVar[str]
+    guard: ClassVar[str]
     owner: ClassVar[str]
     name: ClassVar[str]
     emits: ClassVar[Sequence[Events]]
@@ -200,7 +206,7 @@ def declare(title: str, about: str, words: Mapping[str, Any], source: str) -> De
     for word, value in words.items():
         if word not in signals and word not in WORDS:
             problems.append(_unknown(title, word, value, source))
-    once, plain = words.get("once", ()), ("slots", "ordering", "on_rewind", "on_conflict", "on_dead", "owner")
+    once, plain = words.get("once", ()), ("slots", "ordering", "on_rewind", "on_conflict", "on_dead", "guard", "owner")
     told = len(problems)
     steps, emits = _steps(title, words.get("steps", ()), problems, source)
     declaration = Declaration(
@@ -287,8 +293,25 @@ def step_of(label: StepLabel, *, name: str, call: str, title: str, place: str) -
             Catch(error.__name__, answer if isinstance(answer, str) else reference_of(answer))
             for error, answer in label.catch.items()
         ),
+        needs=_needs(label.needs, title, place),
         place=place,
     )
+
+
+def _needs(written: Any, title: str, at: str) -> tuple[Need, ...]:
+    if isinstance(written, Mapping):
+        found = {name: () if errors is None else errors for name, errors in written.items()}
+    else:
+        found = dict.fromkeys([written] if isinstance(written, str) else written, ())
+    for name, errors in found.items():
+        many = errors if isinstance(errors, tuple | list) else [errors]
+        if not isinstance(name, str) or not all(isinstance(e, str | type) for e in many):
+            raise DeclarationError(
+                f"{title}: needs is {written!r}",
+                place=at,
+                hint='write needs="orders-api", or needs={"orders-api": (ConnectionError, ApiDown)}',
+            )
+    return tuple(Need(name, names_of(errors)) for name, errors in found.items())
 
 
 def frozen_options(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

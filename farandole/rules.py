@@ -14,7 +14,7 @@ from farandole.problem import Problem, nearest
 RESERVED = frozenset(
     {
         *("steps", "join", "since", "once", "slots", "ordering", "run", "attempt", "error", "name", "about", "owner"),
-        *("emits", "on_rewind", "on_conflict", "on_dead", "declaration"),
+        *("emits", "on_rewind", "on_conflict", "on_dead", "guard", "declaration"),
     }
 )
 """Words that no signal may be called: they mean something else in a declaration or to a step."""
@@ -24,7 +24,10 @@ CHOICES = {
     "on_rewind": ("replay", "ignore"),
     "on_conflict": ("dead", "drop"),
     "on_dead": ("continue", "hold-key"),
+    "guard": ("on", "off"),
 }
+RETRIES = "retries"
+"""The breaker that a pipeline's own retries open; no dependency is called so."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
 _LONGEST = 200  # a topic has 249 characters, and dlq. or retry. stands before the name
 _FIELD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -139,6 +142,7 @@ def _steps(declaration: Declaration) -> Iterator[Problem]:
             yield Problem(place, f"{title}: timeout is {step.timeout:g} s", "write a span such as 10m")
         yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _retry(step.retry))
         yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _effect(step))
+        yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _needs(step))
 
 
 def _retry(retry: Retry) -> Iterator[Problem]:
@@ -161,3 +165,29 @@ def _effect(step: Step) -> Iterator[Problem]:
         yield Problem("", 'effect="verify" without a check', "name the function that looks whether the effect is there")
     if step.check and step.effect != "verify":
         yield Problem("", 'a check without effect="verify"', 'write effect="verify", or remove the check')
+
+
+def _needs(step: Step) -> Iterator[Problem]:
+    names = [need.name for need in step.needs]
+    for need in step.needs:
+        if not _NAME.fullmatch(need.name) or need.name == RETRIES:
+            yield Problem(
+                "",
+                f"`{need.name}` cannot be a dependency's name",
+                "write small letters, digits, and - or . between them",
+            )
+        if names.count(need.name) > 1:
+            yield Problem("", f"needs `{need.name}` twice", "keep one")
+        for word, errors in (("catch", [c.error for c in step.catch]), ("retry never", step.retry.never)):
+            for error in sorted({*need.errors} & {*errors}):
+                yield Problem(
+                    "",
+                    f"`{error}` means that `{need.name}` is down, and {word} names it too",
+                    "it is either the dependency's or the event's: keep it in one place",
+                )
+    if sum(not need.errors for need in step.needs) > 1:
+        yield Problem(
+            "",
+            f"needs {' and '.join(names)}, and nothing says which of them an error is about",
+            f"name the errors of each: needs={{'{names[0]}': ApiDown, …}}",
+        )

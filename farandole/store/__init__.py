@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine
 
+from farandole.store.breakers import Breakers, Change, Guards
 from farandole.store.checkpoints import Checkpoint, Checkpoints
 from farandole.store.engine import Database
 from farandole.store.host import register_host
@@ -18,9 +19,12 @@ from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlem
 from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
 
 __all__ = [
+    "Breakers",
+    "Change",
     "Checkpoint",
     "Checkpoints",
     "Claim",
+    "Guards",
     "Inbox",
     "Joined",
     "Known",
@@ -45,6 +49,8 @@ class Store:
         self.inbox = Inbox(database, pipeline)
         self.checkpoints = Checkpoints(database, pipeline)
         self.waiting = WaitingRoom(database, pipeline)
+        self.breakers = Breakers(database, pipeline)
+        self.guards = Guards(database, pipeline)
 
     @property
     def engine(self) -> Engine:

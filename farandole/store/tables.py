@@ -201,6 +201,38 @@ join_member = _table(
     Index("join_member_set", "pipeline", "epoch", "join_key"),
 )
 
+# What a pipeline depends on, by name, and whether it is down: one row that all instances share and change in turn.
+breaker = _table(
+    "breaker",
+    [
+        _text("pipeline"),
+        _text("name"),
+        _text("state"),
+        Column("failures", Integer, nullable=False, server_default="0"),
+        _number("opened_at"),
+        _number("until"),
+        Column("probes", Integer, nullable=False, server_default="0"),
+        _text("probe_owner", ""),
+        _number("probe_lease"),
+        _text("error", ""),
+    ],
+    ("pipeline", "name"),
+)
+
+# Partitions that their dead-letter guard has stopped, by which version: a newer one tries again.
+guard = _table(
+    "guard",
+    [
+        _text("pipeline"),
+        _text("topic_id"),
+        Column("partition", Integer, nullable=False),
+        _text("version"),
+        _text("why"),
+        _number("stopped_at"),
+    ],
+    ("pipeline", "topic_id", "partition"),
+)
+
 # SQLite only: the machine whose file this is. Its locks hold between processes, not between hosts.
 host = _table("host", [_text("pipeline"), _text("machine"), _text("boot"), _number("since")], ("pipeline",))
 

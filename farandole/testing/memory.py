@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from farandole.breaker import Breaker
 from farandole.clock import Clock
+from farandole.store.breakers import Change
 from farandole.store.checkpoints import Checkpoint
 from farandole.store.rows import FINAL, HOLDING, RANK, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.waiting import Joined, Member
@@ -25,6 +27,8 @@ class MemoryStore:
         self.inbox = MemoryInbox(clock)
         self.checkpoints = self.inbox.checkpoints
         self.waiting = self.inbox.waiting
+        self.breakers = MemoryBreakers(clock)
+        self.guards = MemoryGuards(clock)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -222,3 +226,46 @@ class MemoryWaiting:
             left = {key: m for key, m in self._sets.pop(join_key, {}).items() if key not in gone}
             if left:
                 self._sets[join_key] = left
+
+
+class MemoryBreakers:
+    """What the pipeline depends on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._breakers: dict[str, Breaker] = {}
+
+    def load(self) -> tuple[dict[str, Breaker], int]:
+        """All of them, and the clock."""
+        return dict(self._breakers), self._clock.millis()
+
+    def change(self, name: str, act: Callable[[Breaker, int], Breaker]) -> Change:
+        """What `act` makes of one."""
+        before, now = self._breakers.get(name, Breaker(name)), self._clock.millis()
+        self._breakers[name] = act(before, now)
+        return Change(before, self._breakers[name], now)
+
+
+class MemoryGuards:
+    """Partitions that were stopped."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: dict[tuple[str, int], tuple[str, str, int]] = {}
+
+    def stop(self, lane: Lane, version: str, why: str) -> bool:
+        """One more, if it was not stopped already."""
+        row = (version, why, self._clock.millis())
+        return self._rows.setdefault((lane.topic_id, lane.partition), row) is row
+
+    def stopped(self, places: Collection[tuple[str, int]], version: str) -> dict[tuple[str, int], str]:
+        """Those that this version has stopped; what another one has stopped is free."""
+        self.reset([place for place in places if place in self._rows and self._rows[place][0] != version])
+        return {place: self._rows[place][1] for place in places if place in self._rows}
+
+    def reset(self, places: Collection[tuple[str, int]], before: int | None = None) -> list[tuple[str, int]]:
+        """Let them go on."""
+        freed = [p for p in places if p in self._rows and (before is None or self._rows[p][2] < before)]
+        for place in freed:
+            del self._rows[place]
+        return freed

@@ -101,6 +101,10 @@ def both(flights: Landed, weather: Merged) -> Told: ...
 def silent(file: Landed) -> None: ...
 
 
+@step(needs={"orders-api": "TableBsy"})
+def trusting(file: Landed) -> Merged: ...
+
+
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
@@ -115,6 +119,7 @@ def silent(file: Landed) -> None: ...
         ({"once": "urn"}, "once: in test.check.landed.v1, the event has no field `urn`", "name a field"),
         ({"once": "share"}, "is a float", "decimal"),
         ({"steps": [impatient]}, "only names `TableBusyy`", "`TableBusy`"),
+        ({"steps": [trusting]}, "needs orders-api: names `TableBsy`", "`TableBusy`"),
         ({"steps": [careless]}, "can write outside", "effect="),
         ({"steps": [lost]}, "nothing gives one", "@resource"),
         (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farandole.decide import AGAIN, CAUGHT, DEAD, WAIT, Decision, decide, pause
-from farandole.declaration import Catch, Retry, Step
+from farandole.decide import AGAIN, CAUGHT, DEAD, WAIT, Decision, decide, down_of, pause
+from farandole.declaration import Catch, Need, Retry, Step
 from farandole.errors import BrokerUnreachable, DatabaseUnreachable, RegistryUnreachable, UndeclaredOutput, Unfillable
 
 
@@ -68,3 +68,70 @@ def test_a_backoff_without_a_cap_stays_at_its_base():
 
 def test_the_luck_decides_between_nothing_and_the_bound():
     assert [pause("1s..30s", 4, luck) for luck in (0.0, 0.5, 1.0)] == [0.0, 4.0, 8.0]
+
+
+# ---- what a step depends on
+
+
+class ApiDownError(Exception):
+    pass
+
+
+class NetworkError(Exception):
+    """As httpx has one."""
+
+
+class ConnectError(NetworkError):
+    pass
+
+
+class HTTPStatusError(Exception):
+    """As httpx raises it: with the response."""
+
+    def __init__(self, status):
+        self.response = type("Response", (), {"status_code": status})()
+
+
+ORDERS = step(needs=(Need("orders-api"),))
+NAMED = step(needs=(Need("orders-api", ("ApiDownError", "HTTPStatusError")), Need("stock")))
+
+
+@pytest.mark.parametrize(
+    ("error", "down"),
+    [
+        (BrokerUnreachable("away"), True),
+        (ConnectionRefusedError(), True),
+        (TimeoutError(), True),
+        (ConnectError(), True),
+        (HTTPStatusError(503), True),
+        (HTTPStatusError(429), True),
+        (HTTPStatusError(404), False),
+        (ApiDownError(), False),
+        (ValueError(), False),
+    ],
+)
+def test_the_usual_errors_say_that_a_dependency_is_down(error, down):
+    assert (down_of(error, ORDERS) == "orders-api") is down
+    assert down_of(error, step()) == ""
+
+
+def test_declared_errors_take_the_place_of_the_usual_ones_and_name_their_dependency():
+    assert down_of(ApiDownError(), NAMED) == "orders-api"
+    assert down_of(HTTPStatusError(503), NAMED) == "orders-api"
+    assert down_of(HTTPStatusError(404), NAMED) == ""
+    assert down_of(ConnectionError(), NAMED) == "stock"
+
+
+@given(st.integers(1, 99))
+def test_a_dependency_that_is_down_burns_no_attempt_however_often(attempt):
+    assert decide(ConnectionError(), attempt, ORDERS, 0.5) == Decision(WAIT, 1.0, down="orders-api")
+
+
+def test_a_catch_goes_before_a_dependency_and_a_dependency_before_the_policy():
+    caught = step(Retry(3), catch=(Catch("ConnectionError", "m:f"),), needs=(Need("orders-api"),))
+    assert decide(ConnectionError(), 1, caught, 0.5).kind == CAUGHT
+    assert decide(ConnectionError(), 1, step(Retry(1, only=OSError), needs=ORDERS.needs), 0.5).kind == WAIT
+
+
+def test_an_event_that_is_to_blame_itself_has_its_attempts():
+    assert [decide(ConnectionError(), n, ORDERS, 1.0, blamed=True).kind for n in (1, 2, 3)] == [AGAIN, AGAIN, DEAD]

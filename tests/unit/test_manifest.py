@@ -37,6 +37,14 @@ def stage(file: object) -> None: ...
 def merge(file: object) -> None: ...
 
 
+@step(needs={"orders-api": (ConnectionError, "TableBusy"), "stock": ()})
+def order(file: object) -> None: ...
+
+
+@step(needs="stock")
+def reserve(file: object) -> None: ...
+
+
 @step(retry=1, effect="verify", check=looks)
 def announce(file: object) -> None: ...
 
@@ -130,7 +138,28 @@ steps:
   - {{call: "{__name__}:announce", retry: 1, effect: verify, check: "{__name__}:looks"}}
 """
 
-BOTH = [(LoadOrders, LOAD_ORDERS), (LandCustomers, LAND_CUSTOMERS), (Delays, DELAYS)]
+
+class Ordering(Pipeline):
+    """Order what is missing."""
+
+    file = when(LANDED)
+    steps = [order, reserve]
+    since = "now"
+    guard = "off"
+
+
+ORDERING = f"""
+pipeline: ordering
+about: Order what is missing.
+since: now
+when: {{file: {{event: lake.file.landed.v1}}}}
+steps:
+  - {{call: "{__name__}:order", needs: {{orders-api: [ConnectionError, TableBusy], stock: }}}}
+  - {{call: "{__name__}:reserve", needs: [stock]}}
+guard: "off"
+"""
+
+BOTH = [(Ordering, ORDERING), (LoadOrders, LOAD_ORDERS), (LandCustomers, LAND_CUSTOMERS), (Delays, DELAYS)]
 
 
 def read(folder: Path, text: str) -> Declaration:

@@ -12,7 +12,7 @@ import pytest
 
 import farandole
 from farandole import Pipeline, Retry, by, pipeline, resource, step, use, when
-from farandole.declaration import Catch, Declaration, Join, Step, Subscription
+from farandole.declaration import Catch, Declaration, Join, Need, Step, Subscription
 from farandole.errors import DeclarationError
 from farandole.event import EVENT_TYPES, fact
 from farandole.find import find_declaration, find_resources
@@ -123,6 +123,15 @@ def test_signals_join_by_fields_within_a_time():
     assert [s.signal for s in Delays.declaration.subscriptions] == ["flights", "weather"]
 
 
+def test_a_step_names_what_it_depends_on_alone_or_with_the_errors_that_mean_that_it_is_down():
+    def needs(written):
+        return use("a.b", needs=written).needs
+
+    assert needs("orders-api") == needs(["orders-api"]) == needs({"orders-api": None}) == (Need("orders-api"),)
+    told = (Need("orders-api", ("ConnectionError", "ApiDown")), Need("stock"))
+    assert needs({"orders-api": (ConnectionError, "ApiDown"), "stock": ()}) == told
+
+
 def test_one_function_is_a_pipeline_of_one_step():
     @pipeline(when=Landed, where="uri == 'a'", once="uri", since="now", owner="team")
     async def count_files(file: Landed) -> Merged:
@@ -217,6 +226,16 @@ def declare(**words: Any) -> Declaration:
         ({"steps": [use("a.b", effect="idempotant")]}, "effect is 'idempotant'", "`idempotent`"),
         ({"steps": [use("a.b", effect="verify")]}, "without a check", "looks whether"),
         ({"steps": [use("a.b", check=merge)]}, "without effect", "verify"),
+        ({"steps": [use("a.b", needs="Orders API")]}, "cannot be a dependency's name", "small letters"),
+        ({"steps": [use("a.b", needs="retries")]}, "`retries` cannot be a dependency's name", "small letters"),
+        ({"steps": [use("a.b", needs=["orders", "stock"])]}, "needs orders and stock", "needs={'orders': ApiDown"),
+        (
+            {"steps": [use("a.b", needs={"a": KeyError}, retry=Retry(never=KeyError))]},
+            "retry never names it",
+            "one place",
+        ),
+        ({"steps": [use("a.b", needs={"a": KeyError}, catch={KeyError: "f.g"})]}, "catch names it too", "one place"),
+        ({"guard": "maybe"}, "guard is 'maybe'", '"on" or "off"'),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_a_hint(words, message, hint):
@@ -244,6 +263,7 @@ def test_all_mistakes_are_told_at_once():
         (lambda: use("a.b", timeout="soon"), "no span of time"),
         (lambda: use("a.b", retry="often"), "retry is 'often'"),
         (lambda: use("a.b", catch={"BadRows": merge}), "no exception class"),
+        (lambda: use("a.b", needs={"orders": 5}), "needs is {'orders': 5}"),
         (lambda: pipeline(when=Landed, since="now")(merge), "no parameters that take test.file.landed.v1"),
     ],
 )

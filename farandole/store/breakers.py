@@ -1,0 +1,103 @@
+"""The breakers that a pipeline's instances share, and the partitions that its guard has stopped.
+
+A change is made under the row's lock: of several instances that see the same thing, one makes the transition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import astuple
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+
+from farandole.breaker import CLOSED, Breaker
+from farandole.store.engine import Database
+from farandole.store.rows import Lane
+from farandole.store.tables import breaker, guard, now_ms
+
+Place = tuple[str, int]
+"""A topic's id and a partition."""
+_COLUMNS = ("name", "state", "failures", "opened_at", "until", "probes", "probe_owner", "probe_lease", "error")
+_ROW = [breaker.c[name] for name in _COLUMNS]
+
+
+class Change(NamedTuple):
+    """A breaker before and after, and the database's clock."""
+
+    before: Breaker
+    after: Breaker
+    now: int
+
+
+class Breakers:
+    """The shared state of what one pipeline depends on."""
+
+    def __init__(self, database: Database, pipeline: str) -> None:
+        self._database, self._pipeline = database, pipeline
+
+    def load(self) -> tuple[dict[str, Breaker], int]:
+        """Every breaker that ever had a failure, by name, and the database's clock."""
+        with self._database.reading() as conn:
+            rows = conn.execute(select(now_ms(), *_ROW).where(breaker.c.pipeline == self._pipeline)).all()
+            now = rows[0][0] if rows else conn.scalar(select(now_ms()))
+        return {row.name: Breaker(*row[1:]) for row in rows}, int(now or 0)
+
+    def change(self, name: str, act: Callable[[Breaker, int], Breaker]) -> Change:
+        """Make of a breaker what `act` makes of it at the database's time, with nobody else between."""
+        mine = and_(breaker.c.pipeline == self._pipeline, breaker.c.name == name)
+        with self._database.writing() as conn:
+            conn.execute(self._database.fresh(breaker).values(pipeline=self._pipeline, name=name, state=CLOSED))
+            row = conn.execute(select(*_ROW).where(mine).with_for_update()).one()
+            now = int(conn.scalar(select(now_ms())) or 0)  # asked under the lock: it may have been waited for
+            before = Breaker(*row)
+            after = act(before, now)
+            if after != before:
+                conn.execute(update(breaker).where(mine).values(dict(zip(_COLUMNS, astuple(after), strict=True))))
+        return Change(before, after, now)
+
+
+class Guards:
+    """The partitions of one pipeline that take no new records until somebody has looked."""
+
+    def __init__(self, database: Database, pipeline: str) -> None:
+        self._database, self._pipeline = database, pipeline
+
+    def stop(self, lane: Lane, version: str, why: str) -> bool:
+        """Note that a partition was stopped; False where it was already."""
+        row = {"topic_id": lane.topic_id, "partition": lane.partition, "version": version, "why": why}
+        with self._database.writing() as conn:
+            insert = self._database.fresh(guard).values(pipeline=self._pipeline, stopped_at=now_ms(), **row)
+            return conn.execute(insert.returning(guard.c.partition)).first() is not None
+
+    def stopped(self, places: Collection[Place], version: str) -> dict[Place, str]:
+        """Those of `places` that this version has stopped, with the reason; what another one has stopped is free."""
+        with self._database.reading() as conn:
+            found = self._among(conn, places)
+        if others := [place for place, (by, _) in found.items() if by != version]:
+            self.reset(others)
+        return {place: why for place, (by, why) in found.items() if by == version}
+
+    def _among(self, conn: Connection, places: Collection[Place]) -> dict[Place, tuple[str, str]]:
+        rows = conn.execute(
+            select(guard.c.topic_id, guard.c.partition, guard.c.version, guard.c.why).where(
+                guard.c.pipeline == self._pipeline
+            )
+        )
+        return {(r.topic_id, r.partition): (r.version, r.why) for r in rows if (r.topic_id, r.partition) in places}
+
+    def reset(self, places: Collection[Place], before: int | None = None) -> list[Place]:
+        """Let partitions go on, those that were stopped before a moment (ms since 1970) or all; which they are."""
+        freed = []
+        with self._database.writing() as conn:
+            for topic_id, partition in sorted(places):
+                mine: list[ColumnElement[bool]] = [
+                    guard.c.pipeline == self._pipeline,
+                    guard.c.topic_id == topic_id,
+                    guard.c.partition == partition,
+                ]
+                if before is not None:
+                    mine.append(guard.c.stopped_at < before)
+                if conn.execute(delete(guard).where(*mine)).rowcount:
+                    freed.append((topic_id, partition))
+        return freed
