@@ -165,6 +165,33 @@ def third_time_lucky(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     return NumberDoubled(number.n * 2, number.key)
 
 
+BUSY = Retry(9, backoff="300ms..600ms")
+
+
+def meet(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    """A number of amount k is refused at its first k attempts."""
+    note("met", number.n, attempt.number)
+    if attempt.number <= number.amount:
+        raise OSError(f"number {number.n} is refused at attempt {attempt.number}")
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(retry=BUSY)
+def meet_busy(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    return meet(number, attempt)
+
+
+@step(retry=BUSY)
+def insert_busy(number: NumberSent, attempt: Attempt, database: Database) -> NumberDoubled:
+    database.execute("INSERT INTO effect (n) VALUES (:n)", {"n": number.n})
+    return meet(number, attempt)
+
+
+@step(retry=BUSY, effect="idempotent")
+def call_busy(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    return meet(number, attempt)
+
+
 def refuse(number: NumberSent, error: BadNumber) -> NumberRefused:
     return NumberRefused(number.n, number.key, str(error))
 
@@ -282,6 +309,33 @@ class Patient(Pipeline):
     name = _named("patient")
     number = when(NumberSent)
     steps = [third_time_lucky]
+    since = "beginning"
+
+
+class Busy(Pipeline):
+    """A step that is refused so often that its run is parked."""
+
+    name = _named("busy")
+    number = when(NumberSent)
+    steps = [meet_busy]
+    since = "beginning"
+
+
+class BusyRows(Pipeline):
+    """The same with an effect in our own database."""
+
+    name = _named("busy-rows")
+    number = when(NumberSent)
+    steps = [insert_busy]
+    since = "beginning"
+
+
+class BusyCalls(Pipeline):
+    """The same with an effect outside."""
+
+    name = _named("busy-calls")
+    number = when(NumberSent)
+    steps = [call_busy]
     since = "beginning"
 
 
