@@ -36,6 +36,7 @@ def list_runs(pipeline: str, states: tuple[str, ...], since: str, limit: int, ou
     \b
     Examples:
       farandole runs list --pipeline merge --state dead
+      farandole runs list --state parked
       farandole runs list --since 2h -o json
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     from farandole.ledger import queries
@@ -44,6 +45,8 @@ def list_runs(pipeline: str, states: tuple[str, ...], since: str, limit: int, ou
     with projection() as conn:
         found = queries.runs(conn, pipeline=pipeline, states=states, since=start, limit=limit)
     columns = ["id", "pipeline", "state", "interval", "started_at", "seconds", "error"]
+    if states == ("parked",):
+        columns = ["id", "pipeline", "due", "attempt", "started_at", "error"]
     emit(found, output, columns=columns, empty="no runs; farandole run SERVICE starts a pipeline")
     return FINE
 
@@ -127,6 +130,10 @@ def _told(run: dict[str, Any]) -> Iterator[str]:
     about = f" for {run['interval']['start']} to {run['interval']['end']}" if run["interval"] else ""
     again = f"   epoch {run['epoch']}, life {run['life']}" if run["epoch"] or run["life"] else ""
     yield f"run {run['id']}  {run['pipeline']}{about}  {run['state']} in {lasted(run['seconds'])}{again}"
+    if run["state"] == "parked":
+        behind = f"   behind {run['detail']['behind']}" if "behind" in run["detail"] else ""
+        yield f" parked   due {local(run['due'])}   attempt {run['attempt']}{behind}"
+    yield from (f" {name}   {text}" for name, text in run["detail"].items() if name in ("actor", "reason"))
     for cause in run["triggers"]:
         where = f"{cause['topic']} @ p{cause['partition']}:{cause['offset']}"
         derived = " (derived)" if cause["derived"] else ""

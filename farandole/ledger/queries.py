@@ -158,6 +158,9 @@ def _run(row: Row[Any]) -> Answer:
         "seconds": lasted,
         "error": f"{row.error_class}: {row.error_message}" if row.error_class else None,
         "version": row.version,
+        "attempt": row.attempt or None,
+        "due": moment(row.due),
+        "detail": json.loads(row.detail),
         "recorded_at": moment(row.recorded_at),
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-VERSION = 1
+VERSION = 2
 """Of these tables. A projection of another version is dropped and read anew from the ledger."""
 
 metadata = MetaData()
@@ -49,6 +49,9 @@ run = Table(
     Column("causation_id", String, nullable=False),
     Column("traceparent", String, nullable=False),
     Column("join_key", String),
+    Column("attempt", Integer, nullable=False),  # of a parked run: the next one, and when it is due
+    Column("due", BigInteger),
+    Column("detail", Text, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),  # the broker's time of the entry: the only clock all runs share
     Column("ledger_partition", Integer, nullable=False),
     Column("ledger_offset", BigInteger, nullable=False),
