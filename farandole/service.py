@@ -155,7 +155,7 @@ def _put_together(parts: _Parts) -> Worker:
     takeover = _takeover(parts, threads, say)
     work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
     lanes = Lanes(work, declaration.slots, clock, ordered=declaration.ordering == "key")
-    settler = Settler(source, store.inbox, books, clock, threads)
+    settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records)
     worker = Worker(source, takeover, intake, lanes, settler, clock, limits)
     return worker

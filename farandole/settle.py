@@ -10,14 +10,15 @@ before; then 1 and 3 are the stored bytes, and 5 removes them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.errors import Fenced, Unreachable
+from farandole.errors import FarandoleError, Fenced, Unreachable
+from farandole.event import Record
 from farandole.kafka.sink import Commit, Refused, Spoiled
 from farandole.kafka.source import Source
 from farandole.ledger.entry import LEDGER_TOPIC
@@ -44,8 +45,17 @@ class _Doubt(NamedTuple):
 class Settler:
     """Writes what has ended; keeps what SQL could not be told yet, and tells it first."""
 
-    def __init__(self, source: Source, inbox: Inbox, books: Books, clock: Clock, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        source: Source,
+        inbox: Inbox,
+        books: Books,
+        clock: Clock,
+        threads: ThreadPoolExecutor,
+        say: Callable[..., None],
+    ) -> None:
         self._source, self._inbox, self._books, self._clock, self._threads = source, inbox, books, clock, threads
+        self._say = say
         self.unsettled: list[Told] = []
 
     def commit(self, partitions: Sequence[Owned]) -> None:
@@ -86,9 +96,10 @@ class Settler:
             try:
                 owned.session.publish(records, commit, membership, LEDGER_TOPIC)
             except Refused as refused:
-                if not self._give_up(owned, refused):
-                    return []
-                continue
+                if self._give_up(owned, refused):
+                    continue
+                self._refused(owned, records[refused.index], refused)
+                return []
             except Spoiled as spoiled:
                 return _Doubt(owned, mark, prefix, spoiled)
             except Fenced as fenced:
@@ -149,7 +160,6 @@ class Settler:
         at, ended = self._of_record(owned, refused.index)
         run = ended.run if ended is not None else None
         if run is None or run.decided or run.state is RunState.DEAD:
-            owned.phase, owned.why = STOPPED, f"a record that must be written is refused: {refused}"
             return False
         step = self._books.declaration.steps[-1].name
         run.failure = failure_of(
@@ -158,6 +168,23 @@ class Settler:
         run.state, run.outputs, run.emitted = RunState.DEAD, [], []
         owned.ended[at] = self._books.ended(run)
         return True
+
+    def _refused(self, owned: Owned, record: Record, refused: Refused) -> None:
+        """A record that must be written cannot be: the partition stops, and says which and why."""
+        _, ended = self._of_record(owned, refused.index)
+        slot = next(iter(ended.slots), None) if ended is not None else None
+        detail = {
+            "at": str(owned.next_offset if slot is None else slot.offset),
+            "topic": owned.topic,
+            "partition": str(owned.partition),
+            "run": next(iter(ended.published), "") if ended is not None else "",
+            "output": record.topic,
+            "error": refused.message,
+        }
+        owned.phase, owned.why = STOPPED, f"output.refused: for {record.topic}, of @{detail['at']}: {refused}"
+        self._say("output.refused", **{**detail, "at": f"{owned.topic}[{owned.partition}]@{detail['at']}"})
+        with contextlib.suppress(FarandoleError):  # who starts again meets it again, and tells it then
+            owned.session.publish([self._books.fact(owned, "output.refused", detail)], None, None, LEDGER_TOPIC)
 
     def _of_record(self, owned: Owned, index: int) -> tuple[int, Ended | None]:
         """Which of the ended ones a record of the transaction belongs to."""

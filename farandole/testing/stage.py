@@ -247,7 +247,7 @@ class Stage:
             lambda _: 0, side, _quiet,
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
-        settler = Settler(cast("Any", source), store.inbox, books, clock, side)
+        settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)
         worker = Worker(cast("Any", source), takeover, intake, lanes, settler, clock, (0.0, 1))
         worker.assigned(source.partitions)
         worker.turn()

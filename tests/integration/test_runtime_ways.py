@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from datetime import UTC, datetime
+
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.integration.runtime_world import until
 
@@ -210,3 +213,36 @@ def test_a_pipeline_that_writes_outside_and_does_not_say_how_does_not_start(worl
     assert process.wait(30) == 1
     assert "write_outside takes a Outside, which can write outside" in world.log()
     assert "declare effect= as one of idempotent" in world.log()
+
+
+def test_a_decided_output_that_the_broker_refuses_stops_its_partition_with_a_fact_and_goes_out_once_it_is_taken(world):
+    world.create("Rows")
+    books = sqlite3.connect(world.folder / "books.db")
+    books.execute("create table effect (n bigint)")
+    books.commit()
+    set_limit(world, "200")  # a marker of the transaction fits, the event does not
+    world.send([7], partition=0)
+    service = world.run("Rows")
+    until(lambda: "output.refused" in world.facts("Rows"))
+    fact = world.facts("Rows")["output.refused"]
+    [run] = service.worker.store.inbox.unpublished([fact["run"]])
+    assert (fact["topic"], fact["partition"], fact["at"]) == (world.module.SENT, "0", "0")
+    assert fact["output"] == world.module.DOUBLED
+    assert "too large" in fact["error"]
+    [line] = world.said("output.refused")
+    assert line["at"] == f"{world.module.SENT}[0]@0"
+    assert run == fact["run"]
+    service.stop()
+    assert world.outputs() == []
+    set_limit(world, "1000000")
+    world.drain("Rows")
+    assert world.outputs() == [14]
+    assert books.execute("select n from effect").fetchall() == [(7,)]
+
+
+def set_limit(world, size):
+    """The largest batch that the output's topic takes."""
+    entry = ConfigEntry("max.message.bytes", size, incremental_operation=AlterConfigOpType.SET)
+    asked = ConfigResource(ResourceType.TOPIC, world.module.DOUBLED, incremental_configs=[entry])
+    for future in world.admin.incremental_alter_configs([asked]).values():
+        future.result()
