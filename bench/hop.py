@@ -210,7 +210,8 @@ def throughput(track: Track, contender: Contender, asked: str, found: Figures) -
     reader.close()
 
 
-def latency(track: Track, contender: Contender, found: Figures) -> None:
+def latency(track: Track, contender: Contender, found: Figures, silent: float = 0) -> None:
+    """Paced events. Of a share `silent` of them no answer is waited for."""
     asked = f"bench.hop-{track.run}-{contender.name}.paced.v1"
     answered = f"bench.hop-{track.run}-{contender.name}.echoed.v1"
     asked_id, answered_id = track.topic(asked, wire.ASKED), track.topic(answered, wire.ANSWERED)
@@ -248,10 +249,11 @@ def latency(track: Track, contender: Contender, found: Figures) -> None:
             track.produce(producer, asked, asked_id, seq + number)
         producer.flush()
         deadline = time.monotonic() + 15
-        while len([n for n in came if n >= start]) < measured and time.monotonic() < deadline:
+        awaited = measured - round(measured * silent)
+        while len([n for n in came if n >= start]) < awaited and time.monotonic() < deadline:
             time.sleep(0.05)
         found.latencies = [milliseconds for n, milliseconds in came.items() if n >= start]
-        found.late = measured - len(found.latencies)
+        found.late = awaited - len(found.latencies)
     ended = stop(process)
     found.remark = found.remark or ended or ("" if came else f"gave nothing in {track.options.patience:g} s")
     done.set()
