@@ -36,13 +36,15 @@ def main() -> None:
     found: dict[str, list[float]] = {"": [], "account-7": []}
     with tempfile.TemporaryDirectory(prefix="poison-") as folder:
         for _ in range(options.rounds):
-            for poison, latencies in found.items():
+            for poison, all_of_them in found.items():
                 track, figures = Track(options, Path(folder)), Figures()
                 print(f"{'with' if poison else 'without'} poison …", file=sys.stderr, flush=True)
                 latency(track, contender(poison), figures, silent=1 / ACCOUNTS if poison else 0)
                 track.close()
-                latencies += figures.latencies
-                print(f"  {len(figures.latencies)} events, {figures.late} did not come, {figures.remark}", file=sys.stderr)
+                all_of_them += figures.latencies
+                print(
+                    f"  {len(figures.latencies)} events, {figures.late} did not come, {figures.remark}", file=sys.stderr
+                )
     print(
         f"{ACCOUNTS:,} keys, {PARTITIONS} partitions, {options.rounds} x {options.seconds} s at {options.rate} events/s; "
         f"{os.cpu_count()} cores (load {load:.1f} before), Python {platform.python_version()}\n"

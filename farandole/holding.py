@@ -1,4 +1,4 @@
-"""Holding a record key back: the rows that are written before a run leaves its place.
+"""Rows that are written first: the claim before a run starts, the hold before it leaves its place.
 
 The order decides: first the row in SQL, then the Kafka transaction that moves the event to the retry topic, then the
 settlement that confirms the row. So what comes meanwhile stands behind it, and a crash between leaves a row whose
@@ -18,8 +18,11 @@ from farandole.parking import Parking
 from farandole.points import point
 from farandole.reading import Reading
 from farandole.run import Run, RunState
-from farandole.store.inbox import Inbox, Known, Lane, Outcome
+from farandole.store.inbox import Claim, Inbox, Known, Lane, Outcome
 from farandole.store.rows import HOLDING
+
+RunId = Callable[[list[bytes]], str]
+"""The id of the run that these keys start."""
 
 
 @dataclass(slots=True)
@@ -42,7 +45,28 @@ class Holding:
                 if (row.topic_id, row.partition, row.offset) == here:
                     del known[r.key]
 
-    def hold(self, fresh: Sequence[Reading], run_id: Callable[[list[bytes]], str]) -> None:
+    def claim(self, readings: Sequence[Reading], known: dict[bytes, Known], run_id: RunId) -> None:
+        """Claim the keys; `known` then says what is known of those that could not be."""
+        by_owner: dict[tuple[str, int], dict[bytes, Reading]] = {}
+        for reading in readings:
+            by_owner.setdefault(reading.owned.key, {}).setdefault(reading.key, reading)
+        taken: set[bytes] = set()
+        for mine in by_owner.values():
+            claims = [
+                Claim(r.key, run_id([r.key]), r.raw.key or b"", r.signal.digest, r.raw.offset)  # type: ignore[union-attr]
+                for key, r in mine.items()
+                if key not in taken
+            ]
+            taken |= mine.keys()
+            lane = next(iter(mine.values())).owned.lane
+            assert lane is not None  # noqa: S101 - only a partition that was taken over is read
+            lost = self.inbox.claim(lane, claims)
+            for claim in claims:
+                known.pop(claim.key, None)
+            known.update(lost)
+        point("claim.after")
+
+    def hold(self, fresh: Sequence[Reading], run_id: RunId) -> None:
         """Mark what must stand behind an earlier event of its record key; redriven letters begin their life here.
 
         `fresh` are the signals that nobody has in hand. One look and one write a batch; nothing is written while

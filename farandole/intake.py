@@ -22,12 +22,12 @@ from farandole.kafka.codec import Codec
 from farandole.match import Matcher
 from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, Slot
-from farandole.parking import Parking
+from farandole.parking import Parked, Parking
 from farandole.points import point
 from farandole.reading import Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
-from farandole.store.inbox import Claim, Known
+from farandole.store.inbox import Known
 from farandole.store.rows import GIVEN_UP, SETTLED
 from farandole.unpublished import Unpublished
 
@@ -94,7 +94,9 @@ class Intake:
         known: dict[bytes, Known] = self.store.inbox.known(0, asked) if asked else {}
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
-            self._claim([r for r in readings if r.signal and r.come is None and self._open(r, known)], known)
+            self.holding.claim(
+                [r for r in readings if r.signal and r.come is None and self._open(r, known)], known, self._run_id
+            )
         self.holding.hold([r for r in readings if r.signal and self._begins(r, known)], self._run_id)
         for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.offset):
             assert killer.owned.lane is not None  # noqa: S101 - only a partition that was taken over is read
@@ -115,27 +117,6 @@ class Intake:
     def _open(self, reading: Reading, known: Mapping[bytes, Known]) -> bool:
         standing = known.get(reading.key)
         return reading.key not in self.in_flight and (standing is None or standing.state == "claimed")
-
-    def _claim(self, readings: Sequence[Reading], known: dict[bytes, Known]) -> None:
-        """Claim the keys; `known` then says what is known of those that could not be."""
-        by_owner: dict[tuple[str, int], dict[bytes, Reading]] = {}
-        for reading in readings:
-            by_owner.setdefault(reading.owned.key, {}).setdefault(reading.key, reading)
-        taken: set[bytes] = set()
-        for mine in by_owner.values():
-            claims = [
-                Claim(r.key, self._run_id([r.key]), r.raw.key or b"", r.signal.digest, r.raw.offset)  # type: ignore[union-attr]
-                for key, r in mine.items()
-                if key not in taken
-            ]
-            taken |= mine.keys()
-            lane = next(iter(mine.values())).owned.lane
-            assert lane is not None  # noqa: S101 - only a partition that was taken over is read
-            lost = self.store.inbox.claim(lane, claims)
-            for claim in claims:
-                known.pop(claim.key, None)
-            known.update(lost)
-        point("claim.after")
 
     def _run_id(self, keys: list[bytes]) -> str:
         return run_id(self.matcher.declaration.name, 0, keys)
@@ -183,14 +164,18 @@ class Intake:
             self._start(reading, (reading.signal,), reading.key)
 
     def _start(self, reading: Reading, signals: tuple[Signal, ...], key: bytes, join_key: bytes | None = None) -> None:
+        run = self._run(reading, signals, key, join_key)
+        self.in_flight[key] = run
+        self._starting.append(run)
+
+    def _run(self, reading: Reading, signals: tuple[Signal, ...], key: bytes, join_key: bytes | None) -> Run:
         lane = reading.owned.lane
         assert lane is not None  # noqa: S101 - only a partition that was taken over is read
         identity = self._run_id([s.key for s in signals])
         run = Run(identity, key, reading.raw.key or b"", signals, reading.owned, [self._enter(reading)])
         run.fence, run.join_key = lane.fence, join_key
         run.checkpointed = self.resumable
-        self.in_flight[key] = run
-        self._starting.append(run)
+        return run
 
     def _settled_before(self, reading: Reading, known: Known) -> None:
         """A duplicate; where SQL has decided and Kafka was not told, the stored bytes go out now."""
@@ -305,21 +290,25 @@ class Intake:
     def resume(self) -> list[Run]:
         """The parked runs that are due. Raises DatabaseUnreachable."""
         for item in self.parking.due():
-            readings = item.readings
-            reading = readings[-1]
-            come = reading.come
-            assert come is not None  # noqa: S101 - as above
-            delivery = come.delivery
-            key = b"join:" + delivery.join_key if delivery.join_key else reading.key
-            signals = tuple(r.signal for r in readings if r.signal is not None)
-            self._start(reading, signals, key, delivery.join_key or None)
-            run = self._starting[-1]
-            run.id, run.okey, run.life, run.attempt = delivery.run_id, item.okey, delivery.life, item.attempt
-            run.slots = [r.slot for r in readings]
-            run.via = [r.come.via for r in readings if r.come is not None]
-            first = delivery.first_failed_at
-            run.first_failed_at = datetime.fromisoformat(first) if first else None
+            run = self.parked(item)
+            self.in_flight[run.key] = run
+            self._starting.append(run)
         return self._started()
+
+    def parked(self, item: Parked) -> Run:
+        """The run that waits in the retry topic, as it would go on now."""
+        readings = item.readings
+        come = readings[-1].come
+        assert come is not None  # noqa: S101 - it came by the retry topic
+        delivery, signals = come.delivery, tuple(r.signal for r in readings if r.signal is not None)
+        key = b"join:" + delivery.join_key if delivery.join_key else readings[-1].key
+        run = self._run(readings[-1], signals, key, delivery.join_key or None)
+        run.id, run.okey, run.life, run.attempt = delivery.run_id, item.okey, delivery.life, item.attempt
+        run.slots = [r.slot for r in readings]
+        run.via = [r.come.via for r in readings if r.come is not None]
+        first = delivery.first_failed_at
+        run.first_failed_at = datetime.fromisoformat(first) if first else None
+        return run
 
     # ---- what could not go on at once
 

@@ -101,6 +101,7 @@ class Books:
             traceparent=cause.traceparent,
             join_key=run.join_key.hex() if run.join_key else None,
             via=run.via,
+            detail=run.told,
         )
 
     def parked(self, run: Run) -> Ended:
@@ -111,7 +112,7 @@ class Books:
         entry = self.of_run(run)
         entry.attempt, entry.due = run.attempt, run.ended_at + round(run.pause * 1000)
         if run.behind:
-            entry.detail = {"behind": "an earlier event of its record key"}
+            entry.detail = {**run.told, "behind": "an earlier event of its record key"}
         records = [self.line(entry)]
         if not run.via:
             records += [self._retry(run, part) for part in range(len(run.signals))]

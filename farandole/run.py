@@ -81,6 +81,7 @@ class Run:
     first_failed_at: datetime | None = None
     failing_since: float | None = None  # on the monotonic clock, here
     pause: float = 0.0  # of a parked run: seconds until its next attempt
+    told: dict[str, str] = field(default_factory=dict)  # who moved or ended it by hand, and why
     behind: bool = False  # parked behind an earlier run of its record key, without having begun
     holds: bool = False  # later events of its record key must wait until it goes on
     started_at: int = 0

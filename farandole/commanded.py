@@ -1,0 +1,58 @@
+"""What a person wants of a run that waits in the retry topic: try it now, later, or never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from farandole.clock import Clock
+from farandole.control import CANCEL, OF_RUNS, RELEASE, Command
+from farandole.deadletter import Failure, fingerprint
+from farandole.intake import Intake
+from farandole.parking import Parked
+from farandole.run import RunState
+
+
+@dataclass(slots=True)
+class Commanded:
+    """Obeys the commands for runs that wait on this instance; those for other runs are somebody else's."""
+
+    intake: Intake
+    clock: Clock
+    say: Callable[..., None]
+
+    def obey(self, commands: Sequence[Command]) -> None:
+        """Each in the next transaction of its partition, with who wanted it and why. Raises DatabaseUnreachable."""
+        for command in commands:
+            item = self.intake.parking.find(command.run_id) if command.kind in OF_RUNS else None
+            if item is None:
+                continue
+            self.say(f"run.{command.kind}", run=command.run_id, actor=command.actor, reason=command.reason)
+            if command.kind == CANCEL:
+                self._cancel(item, command)
+            else:
+                self._move(item, command)
+
+    def _move(self, item: Parked, command: Command) -> None:
+        run = self.intake.parked(item)
+        run.ended_at = self.clock.millis()
+        due = run.ended_at if command.kind == RELEASE or command.due is None else command.due
+        run.state, run.pause = RunState.PARKED, max(0.0, (due - run.ended_at) / 1000)
+        run.told = {"actor": command.actor, "reason": command.reason}
+        self.intake.holding.leave([run])
+
+    def _cancel(self, item: Parked, command: Command) -> None:
+        """Dead, with a letter that can be redriven: nothing is thrown away."""
+        run = self.intake.parked(item)
+        run.ended_at, run.state = self.clock.millis(), RunState.DEAD
+        run.told = {"actor": command.actor, "reason": command.reason}
+        run.failure = cancelled(self.intake.books.declaration.name, command, run.attempt - 1)
+        run.holds = self.intake.books.declaration.on_dead == "hold-key"
+        self.intake.holding.leave([run])
+
+
+def cancelled(pipeline: str, command: Command, attempts: int) -> Failure:
+    """The failure of a run that a person ended."""
+    name, message = "farandole.Cancelled", f"cancelled by {command.actor}: {command.reason or 'no reason given'}"
+    told = fingerprint(pipeline, "", name, "cancelled", "")
+    return Failure(name, message, "run", fingerprint=told, attempts=attempts, reason="cancelled")
