@@ -36,7 +36,7 @@ def main() -> None:
     found: dict[str, list[float]] = {"": [], "account-7": []}
     with tempfile.TemporaryDirectory(prefix="poison-") as folder:
         for _ in range(options.rounds):
-            for poison, all_of_them in found.items():
+            for poison in found:
                 track, figures = Track(options, Path(folder)), Figures()
                 print(f"{'with' if poison else 'without'} poison …", file=sys.stderr, flush=True)
                 latency(track, contender(poison), figures, silent=1 / ACCOUNTS if poison else 0)

@@ -90,7 +90,7 @@ class Intake:
         if not self.claiming and any(r.signal and r.raw.key is None and not r.event.envelope.derived for r in readings):  # type: ignore[union-attr]
             self.claiming = True
             self.say("keys.not-local", detail="a record without key carries an id: copies may reach two owners")
-        asked = [r.key for r in readings if (r.signal or r.error) and r.key not in self.in_flight]
+        asked = [r.key for r in readings if (r.signal or r.error or r.come) and r.key not in self.in_flight]
         known: dict[bytes, Known] = self.store.inbox.known(0, asked) if asked else {}
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:

@@ -240,6 +240,15 @@ def test_a_resolved_letter_is_settled_without_a_run_and_says_who_and_why():
     assert (stored(stage), len(world.asked)) == ([], 6)
 
 
+def test_what_is_done_is_not_resolved_afterwards():
+    stage, _ = stage_of(Store, n1=6)
+    stage.tell(*rows(1))
+    stage.wait("10m")
+    again(stage)
+    again(stage, RESOLVE, life=1, actor="ann", reason="too late")
+    assert (states(stage), stored(stage)) == (["done"], [1])
+
+
 def test_a_dead_letter_holds_its_record_key_where_the_pipeline_says_so():
     stage, _ = stage_of(Holding, n1=6)
     stage.tell(*rows(1, 2), *rows(7, key="b"))
