@@ -41,7 +41,7 @@ def main() -> None:
                 print(f"{'with' if poison else 'without'} poison …", file=sys.stderr, flush=True)
                 latency(track, contender(poison), figures, silent=1 / ACCOUNTS if poison else 0)
                 track.close()
-                all_of_them += figures.latencies
+                found[poison] += figures.latencies
                 print(
                     f"  {len(figures.latencies)} events, {figures.late} did not come, {figures.remark}", file=sys.stderr
                 )
