@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from farandole.clock import Clock, iso
@@ -23,6 +24,7 @@ from farandole.store.inbox import OutboxRow, Outcome
 from farandole.store.waiting import Member
 
 MAX_LETTER = 1_000_000
+_KEY = attrgetter("key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ class Books:
             run.epoch,
             run.state.value,
             run.life,
-            keys=[s.key for s in run.signals],
-            triggers=[origin(s) for s in run.signals],
+            keys=list(map(_KEY, run.signals)),
+            triggers=list(map(origin, run.signals)),
             okey=run.okey,
             interval=run.interval,
             steps=run.steps,

@@ -104,7 +104,8 @@ class Reader:
             if value is None:
                 reading.reason = "tombstone"
                 return reading
-            event = Event(envelope_of(raw.headers, raw.topic, raw.position), raw.position, value, raw.key, raw.value)
+            at = raw.position
+            event = Event(envelope_of(raw.headers, raw.topic, at), at, value, raw.key, raw.value)
             reading.event, reading.stage = event, "match"
             found = self.matcher.match(raw.topic, event)
             if not isinstance(found, Match):
