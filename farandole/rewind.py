@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from farandole.ledger.entry import GAP
+
 _NAME = "farandole/1"
 SEED = "farandole:seed"
 """What `farandole topology apply` commits for a group that never ran: a place to begin, no request."""
@@ -93,8 +95,9 @@ def _within_the_log(found: Found, start: Start) -> Start:
     if start.offset > found.high:
         return Start(start.offset, "data.truncated", _says(found), stop=True)
     if start.offset < found.low:
-        lost = {"from": str(start.offset), "to": str(found.low)}
-        return Start(found.low, "data.gap", {**_says(found), **lost})
+        # its place is where it begins: found again before it was written, the same gap may have grown
+        lost = {"from": str(start.offset), "to": str(found.low), "at": str(start.offset)}
+        return Start(found.low, GAP, {**_says(found), **lost})
     return start
 
 

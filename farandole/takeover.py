@@ -19,7 +19,7 @@ from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.sink import Session, Spoiled
 from farandole.kafka.source import Source
-from farandole.ledger.entry import LEDGER_TOPIC, Entry, newer
+from farandole.ledger.entry import GAP, LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
@@ -177,7 +177,8 @@ class Takeover:
         owned.phase, owned.why = STOPPED, f"{start.fact}: {remedy}"
 
     def _fact(self, owned: Owned, start: Start) -> Record:
-        return self.books.fact(owned, start.fact, start.detail)
+        where = {"topic": owned.topic, "topic_id": owned.lane.topic_id if owned.lane else ""}
+        return self.books.fact(owned, start.fact, {**where, "partition": str(owned.partition), **start.detail})
 
     def _proven(self, owned: Owned, position: int, start: Start, tail: Tail) -> Start:
         """Every record of [position, offset) must have an outcome in the ledger; otherwise stop and name them."""
@@ -229,7 +230,7 @@ def _settled(start: Start, taken: Taken) -> int:
     """Up to where everything is settled, by what the ledger says now; a gap is passed with the fact of it."""
     if start.stop and taken.next_offset is not None:
         return taken.next_offset
-    return int(start.detail["from"]) if start.fact == "data.gap" else start.offset
+    return int(start.detail["from"]) if start.fact == GAP else start.offset
 
 
 def _keep(tail: Tail, entry: Entry) -> None:

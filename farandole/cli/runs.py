@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farandole.cli.answer import emit_one, lasted, local, projection
+from farandole.cli.answer import emit_one, lasted, local, projection, tell
 from farandole.cli.output import emit, output_option
 from farandole.errors import FINE
 
@@ -39,11 +39,14 @@ def list_runs(pipeline: str, states: tuple[str, ...], since: str, limit: int, ou
       farandole runs list --state parked
       farandole runs list --since 2h -o json
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
-    from farandole.ledger import queries
+    from farandole.ledger import gaps, queries
 
     start = _since(since)
     with projection() as conn:
         found = queries.runs(conn, pipeline=pipeline, states=states, since=start, limit=limit)
+        lacking = gaps.gaps(conn, pipeline)
+    for name in sorted({gap["pipeline"] for gap in lacking}):
+        tell(f"{name} is incomplete: some of its events are lost; which: farandole gaps {name}")
     columns = ["id", "pipeline", "state", "interval", "started_at", "seconds", "error"]
     if states == ("parked",):
         columns = ["id", "pipeline", "due", "attempt", "started_at", "error"]

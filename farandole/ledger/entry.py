@@ -41,6 +41,9 @@ FINAL = 5
 """From this rank on a state is left by nothing of a lower rank, whatever life that claims to be."""
 
 
+GAP, GAP_CLOSED = "data.gap", "gap.closed"
+"""The fact that a pipeline has lost the records ``[from, to)`` of a partition, and the one that a person knows it."""
+
 Moment = datetime | int | None
 """A time as Avro takes it: a datetime, or milliseconds since 1970. Read back it is a datetime."""
 

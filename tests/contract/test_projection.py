@@ -10,6 +10,7 @@ from farandole.errors import FarandoleError
 from farandole.event import Interval
 from farandole.ledger.database import drop_projection, open_projection, read_projection
 from farandole.ledger.entry import Entry
+from farandole.ledger.gaps import gap_named, gaps
 from farandole.ledger.lineage import Key, lineage
 from farandole.ledger.projection import Line, positions, project
 from farandole.ledger.queries import checked_at, counts, facts, run_shown, runs
@@ -189,6 +190,52 @@ def test_what_came_to_no_run_is_counted_by_reason(database):
         ("duplicate", "", 1),
         ("filtered", "criteria", 3),
     ]
+
+
+def a_gap(start, end, pipeline="merge", partition=3):
+    detail = {"from": str(start), "to": str(end), "topic": "t.v1", "topic_id": "T1", "partition": str(partition)}
+    name = f"fact:{pipeline}:data.gap:T1/{partition}/{start}"
+    return Entry("fact", pipeline, name, state="fact", fact="data.gap", detail=detail)
+
+
+def closed(gap, reason="a test of ours"):
+    detail = {"gap": gap, "actor": "ann", "reason": reason}
+    return Entry("fact", "merge", f"fact:merge:gap.closed:{gap}", state="fact", fact="gap.closed", detail=detail)
+
+
+def test_open_gaps_are_listed_with_their_range_until_they_are_closed(database):
+    take(database, *lines(a_gap(10, 15), a_gap(30, 40), a_gap(0, 7, pipeline="mart"), closed("merge:T1/3/30")))
+
+    (gap,) = ask(database, gaps, "merge")
+    assert (gap["id"], gap["topic"], gap["partition"]) == ("merge:T1/3/10", "t.v1", 3)
+    assert (gap["from"], gap["to"], gap["records_at_most"], gap["state"]) == (10, 15, 5, "open")
+    assert [g["pipeline"] for g in ask(database, gaps)] == ["merge", "mart"]
+    known = [g for g in ask(database, gaps, "merge", closed=True) if g["state"] == "closed"]
+    assert [(g["from"], g["actor"], g["reason"]) for g in known] == [(30, "ann", "a test of ours")]
+
+
+def test_a_gap_found_again_before_it_was_committed_stands_once_with_its_last_end(database):
+    take(database, *lines(a_gap(10, 15), a_gap(10, 18)))
+
+    assert [(g["from"], g["to"]) for g in ask(database, gaps)] == [(10, 18)]
+
+
+def test_a_gap_whose_end_nobody_knows_says_so(database):
+    take(database, *lines(a_gap(10, "unknown")))
+
+    (gap,) = ask(database, gaps)
+    assert (gap["from"], gap["to"], gap["records_at_most"]) == (10, None, None)
+
+
+def test_a_gap_is_found_by_the_beginning_of_its_id(database):
+    take(database, *lines(a_gap(1, 5), a_gap(10, 15), a_gap(2, 3, pipeline="mart")))
+
+    assert ask(database, gap_named, "mart")["from"] == 2
+    assert ask(database, gap_named, "merge:T1/3/1")["from"] == 1
+    with pytest.raises(FarandoleError, match="more than one gap"):
+        ask(database, gap_named, "merge")
+    with pytest.raises(FarandoleError, match="no gap 'x'"):
+        ask(database, gap_named, "x")
 
 
 def test_a_tombstone_makes_the_projection_forget(database):

@@ -137,6 +137,7 @@ def test_records_that_retention_ate_are_a_gap_with_its_exact_range(settled):
     world.drain("Double")
     gap = world.facts("Double")["data.gap"]
     assert (gap["from"], gap["to"]) == ("10", "15")
+    assert (gap["topic"], gap["partition"]) == (world.module.SENT, "0")
     assert sorted(n for _, n in world.module.done) == [25, 26, 27, 28, 29]
 
 
