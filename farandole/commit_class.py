@@ -58,7 +58,7 @@ def _on_database(kit: Kit, store: Store, books: Books) -> Work:
     def work(run: Run) -> None:
         run.step, run.verdict, run.results, run.outputs, run.emitted, run.steps = 0, None, [], [], [], []
         life = run.life if run.via else -1
-        claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset, life)
+        claim = Claim(run.key, run.id, run.okey, run.cause.digest, run.cause.raw.offset, life, run.epoch)
         with store.transaction() as conn:
             known = store.inbox.lock_claim(conn, run.home.lane, claim)
             if known is not None:

@@ -25,6 +25,7 @@ _DEAD = ("dead", "dead-hold", "uncertain")
 
 _NAMES = {
     "run_id": "farandole-run-id",
+    "epoch": "farandole-epoch",
     "life": "farandole-redrive-count",
     "attempt": "farandole-attempt",
     "not_before": "farandole-not-before-ms",
@@ -49,6 +50,7 @@ class Delivery:
     partition: int
     offset: int
     timestamp: int = -1
+    epoch: int = 0
     life: int = 0
     attempt: int = 1
     not_before: int = 0

@@ -16,7 +16,7 @@ from farandole.outcome import Books
 from farandole.owned import GONE, Owned
 from farandole.parking import Parking
 from farandole.points import point
-from farandole.reading import Reading
+from farandole.reading import At, Reading
 from farandole.run import Run, RunState
 from farandole.store.inbox import Claim, Inbox, Known, Lane, Outcome
 from farandole.store.rows import HOLDING
@@ -34,18 +34,19 @@ class Holding:
     clock: Clock
     owners: Mapping[tuple[str, int], Owned]
     parking: Parking
-    in_flight: dict[bytes, Run]
+    in_flight: dict[At, Run]
+    epoch: int
 
-    def forget(self, readings: Sequence[Reading], known: dict[bytes, Known]) -> None:
+    def forget(self, readings: Sequence[Reading], known: dict[At, Known]) -> None:
         """A record whose hold was written and whose transaction was not committed comes again: as if it were new."""
         for r in readings:
-            row = known.get(r.key)
+            row = known.get(r.at)
             if row is not None and r.come is None and row.state == "parked" and row.detail == HOLDING:
                 here = (r.raw.topic_id, r.raw.partition, r.raw.offset)
                 if (row.topic_id, row.partition, row.offset) == here:
-                    del known[r.key]
+                    del known[r.at]
 
-    def claim(self, readings: Sequence[Reading], known: dict[bytes, Known], run_id: RunId) -> None:
+    def claim(self, readings: Sequence[Reading], known: dict[At, Known], run_id: RunId) -> None:
         """Claim the keys; `known` then says what is known of those that could not be."""
         by_owner: dict[tuple[str, int], dict[bytes, Reading]] = {}
         for reading in readings:
@@ -62,8 +63,8 @@ class Holding:
             assert lane is not None  # noqa: S101 - only a partition that was taken over is read
             lost = self.inbox.claim(lane, claims)
             for claim in claims:
-                known.pop(claim.key, None)
-            known.update(lost)
+                known.pop((self.epoch, claim.key), None)
+            known.update({(self.epoch, key): row for key, row in lost.items()})
         point("claim.after")
 
     def hold(self, fresh: Sequence[Reading], run_id: RunId) -> None:
@@ -76,7 +77,7 @@ class Holding:
         pairs = []
         if declaration.ordering == "key" and not declaration.join:
             okeys = {r.raw.key for r in fresh if r.come is None and r.raw.key}
-            held = self.inbox.held(0, okeys) if okeys else set()
+            held = self.inbox.held(self.epoch, okeys) if okeys else set()
             for r in fresh:
                 r.behind = r.come is None and r.raw.key in held
             pairs = [self._row(r, run_id([r.key]), 0) for r in fresh if r.behind]
@@ -90,7 +91,8 @@ class Holding:
         assert lane and signal  # noqa: S101, PT018 - a signal on a partition that was taken over
         okey = raw.key if raw.key and self.books.declaration.ordering == "key" else b""
         now = self.clock.millis()
-        return lane, Outcome(reading.key, run_id, "parked", life, signal.digest, okey, raw.offset, "", 1, now)
+        digest, offset, epoch = signal.digest, raw.offset, reading.epoch
+        return lane, Outcome(reading.key, run_id, "parked", life, digest, okey, offset, "", 1, now, epoch)
 
     def _write(self, pairs: Sequence[tuple[Lane, Outcome]]) -> list[Lane]:
         fenced = self.inbox.park(pairs) if pairs else []
@@ -119,7 +121,7 @@ class Holding:
     def parked(self, run: Run) -> None:
         """In the retry topic already it keeps its place there; from its own partition it comes back by that topic."""
         run.home.add(self.books.parked(run))
-        if self.in_flight.get(run.key) is run:
-            del self.in_flight[run.key]  # SQL knows it by its hold
+        if self.in_flight.get(run.at) is run:
+            del self.in_flight[run.at]  # SQL knows it by its hold
         if run.via:
             self.parking.again(run.id, run.attempt, run.pause)

@@ -24,7 +24,7 @@ from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, Slot
 from farandole.parking import Parked, Parking
 from farandole.points import point
-from farandole.reading import Reader, Reading
+from farandole.reading import At, Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
 from farandole.store.inbox import Known
@@ -60,7 +60,7 @@ class Intake:
     claiming: bool
     resumable: bool
     parking: Parking
-    in_flight: dict[bytes, Run] = field(default_factory=dict)
+    in_flight: dict[At, Run] = field(default_factory=dict)
     blocked: list[Reading] = field(default_factory=list)
     _starting: list[Run] = field(default_factory=list)
     joining: Joining = field(init=False)
@@ -70,7 +70,9 @@ class Intake:
     def __post_init__(self) -> None:
         self.unpublished = Unpublished(self.books, self.codec)
         self.joining = Joining(self.matcher, self.codec, self.store)
-        self.holding = Holding(self.books, self.store.inbox, self.clock, self.owners, self.parking, self.in_flight)
+        self.holding = Holding(
+            self.books, self.store.inbox, self.clock, self.owners, self.parking, self.in_flight, self.reader.epoch
+        )
 
     def take(self, records: Sequence[RawRecord]) -> list[Run]:
         """The runs that a batch starts; everything else of it has entered its window with its outcome.
@@ -86,12 +88,19 @@ class Intake:
 
     # ---- known? one bulk query, one bulk claim
 
-    def _known(self, readings: Sequence[Reading]) -> dict[bytes, Known]:
+    def _known(self, readings: Sequence[Reading]) -> dict[At, Known]:
         if not self.claiming and any(r.signal and r.raw.key is None and not r.event.envelope.derived for r in readings):  # type: ignore[union-attr]
             self.claiming = True
             self.say("keys.not-local", detail="a record without key carries an id: copies may reach two owners")
-        asked = [r.key for r in readings if (r.signal or r.error or r.come) and r.key not in self.in_flight]
-        known: dict[bytes, Known] = self.store.inbox.known(0, asked) if asked else {}
+        asked: dict[int, list[bytes]] = {}
+        for r in readings:
+            if (r.signal or r.error or r.come) and r.at not in self.in_flight:
+                asked.setdefault(r.epoch, []).append(r.key)
+        known = {
+            (epoch, key): row
+            for epoch, keys in asked.items()
+            for key, row in self.store.inbox.known(epoch, keys).items()
+        }
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
             self.holding.claim(
@@ -105,32 +114,32 @@ class Intake:
             self.unpublished.stored.update(self.store.inbox.unpublished(unpublished))
         return known
 
-    def _begins(self, reading: Reading, known: Mapping[bytes, Known]) -> bool:
+    def _begins(self, reading: Reading, known: Mapping[At, Known]) -> bool:
         """Whether the key has no row yet, or is a letter's whose next life is asked for."""
-        row, come = known.get(reading.key), reading.come
-        if reading.key in self.in_flight:
+        row, come = known.get(reading.at), reading.come
+        if reading.at in self.in_flight:
             return False
         if come is None or row is None:
             return row is None
         return row.state in GIVEN_UP and admit(come.delivery.kind, come.delivery.life, (row.state, row.life)) == RUN
 
-    def _open(self, reading: Reading, known: Mapping[bytes, Known]) -> bool:
-        standing = known.get(reading.key)
-        return reading.key not in self.in_flight and (standing is None or standing.state == "claimed")
+    def _open(self, reading: Reading, known: Mapping[At, Known]) -> bool:
+        standing = known.get(reading.at)
+        return reading.at not in self.in_flight and (standing is None or standing.state == "claimed")
 
     def _run_id(self, keys: list[bytes]) -> str:
-        return run_id(self.matcher.declaration.name, 0, keys)
+        return run_id(self.matcher.declaration.name, self.reader.epoch, keys)
 
     # ---- entering the window
 
-    def _admit(self, reading: Reading, known: dict[bytes, Known]) -> None:
-        stands = known.get(reading.key)
+    def _admit(self, reading: Reading, known: dict[At, Known]) -> None:
+        stands = known.get(reading.at)
         if reading.come is not None:
             self._arrive(reading, stands)
         elif self.matcher.declaration.join and reading.signal is not None:
             self._join(reading, stands)
         elif reading.behind and stands is None and reading.signal is not None:
-            known[reading.key] = self._park_behind(reading, reading.signal)
+            known[reading.at] = self._park_behind(reading, reading.signal)
         else:
             self._place(reading, stands)
 
@@ -154,7 +163,7 @@ class Intake:
             self._settled_before(reading, known)
         elif reading.error is not None:
             self._give_up(reading, reading.error, reading.stage)
-        elif (running := self.in_flight.get(reading.key)) is not None:
+        elif (running := self.in_flight.get(reading.at)) is not None:
             self._copy(reading, running)
         elif known is not None and self.claiming:
             self._enter(reading)
@@ -165,14 +174,16 @@ class Intake:
 
     def _start(self, reading: Reading, signals: tuple[Signal, ...], key: bytes, join_key: bytes | None = None) -> None:
         run = self._run(reading, signals, key, join_key)
-        self.in_flight[key] = run
+        self.in_flight[run.at] = run
         self._starting.append(run)
 
     def _run(self, reading: Reading, signals: tuple[Signal, ...], key: bytes, join_key: bytes | None) -> Run:
         lane = reading.owned.lane
         assert lane is not None  # noqa: S101 - only a partition that was taken over is read
-        identity = self._run_id([s.key for s in signals])
-        run = Run(identity, key, reading.raw.key or b"", signals, reading.owned, [self._enter(reading)])
+        identity = run_id(self.matcher.declaration.name, reading.epoch, [s.key for s in signals])
+        at = (reading.epoch, key)
+        run = Run(identity, key, reading.raw.key or b"", signals, at, reading.owned, [self._enter(reading)])
+        run.epoch = reading.epoch
         run.fence, run.join_key = lane.fence, join_key
         run.checkpointed = self.resumable
         return run
@@ -192,7 +203,7 @@ class Intake:
         for slot in run.slots[1:]:
             slot.owned.end(slot, "duplicate")
         self.parking.over(run.id)
-        self.in_flight.pop(run.key, None)
+        self.in_flight.pop(run.at, None)
 
     def _copy(self, reading: Reading, running: Run) -> None:
         if reading.signal is not None and reading.signal.digest != running.cause.digest and self._conflicts(reading):
@@ -256,7 +267,7 @@ class Intake:
         delivery, slot = come.delivery, self._enter(reading)
         stands = (known.state, known.life) if known is not None else None
         verdict = admit(delivery.kind, delivery.life, stands)
-        if self.parking.knows(reading.key, delivery.run_id) or reading.key in self.in_flight:
+        if self.parking.knows(reading.at, delivery.run_id) or reading.at in self.in_flight:
             verdict = DROP
         if verdict == WAIT:
             self.blocked.append(reading)
@@ -291,7 +302,7 @@ class Intake:
         """The parked runs that are due. Raises DatabaseUnreachable."""
         for item in self.parking.due():
             run = self.parked(item)
-            self.in_flight[run.key] = run
+            self.in_flight[run.at] = run
             self._starting.append(run)
         return self._started()
 
@@ -343,16 +354,16 @@ class Intake:
         """Settled: from here on the table knows these keys."""
         for one in ended:
             self.unpublished.under_way.difference_update(one.published)
-            if one.run is not None and self.in_flight.get(key := one.run.key) is one.run:
-                del self.in_flight[key]
+            if one.run is not None and self.in_flight.get(at := one.run.at) is one.run:
+                del self.in_flight[at]
 
     def drop(self, owned: Owned) -> None:
         """The partition is gone: nothing of it counts any more, and copies elsewhere ask again."""
         for run in self.in_flight.values():
             if run.home is owned and not run.over:
                 self.blocked += [copy for copy in run.copies if copy.owned is not owned]
-        for key in [key for key, run in self.in_flight.items() if run.home is owned]:
-            del self.in_flight[key]
+        for at in [at for at, run in self.in_flight.items() if run.home is owned]:
+            del self.in_flight[at]
         self.blocked = [r for r in self.blocked if r.owned is not owned]
         self.parking.drop(owned)
         self._starting = [run for run in self._starting if run.home is not owned]

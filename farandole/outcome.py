@@ -71,7 +71,9 @@ class Books:
         parked = run.state is RunState.PARKED
         attempt, due = (run.attempt, run.ended_at + round(run.pause * 1000)) if parked else (0, None)
         return [
-            Outcome(s.key, run.id, state, run.life, s.digest, okey, s.event.position.offset, "", attempt, due)
+            Outcome(
+                s.key, run.id, state, run.life, s.digest, okey, s.event.position.offset, "", attempt, due, run.epoch
+            )
             for s in run.signals
         ]
 
@@ -139,6 +141,7 @@ class Books:
             raw.partition,
             raw.offset,
             raw.timestamp,
+            run.epoch,
             run.life,
             run.attempt,
             round(run.pause * 1000),
@@ -238,7 +241,7 @@ class Books:
         entry.okey = raw.key or b""
         entry.triggers = [_origin(member.signal if member else "", raw, event)]
         where = replace(self._where, run_id=entry.id, life=entry.life, key=key)
-        outcome = Outcome(key, entry.id, "dead", entry.life, digest(raw.value), b"", raw.offset)
+        outcome = Outcome(key, entry.id, "dead", entry.life, digest(raw.value), b"", raw.offset, epoch=entry.epoch)
         return Ended(slots, [letter_of(raw, failure, where, MAX_LETTER), self.line(entry)], [outcome])
 
     def closed(self, owned: Owned, slot: Slot, state: str, raw: RawRecord, come: Come) -> Ended:
@@ -251,7 +254,8 @@ class Books:
             "command": come.delivery.redrive_id,
         }
         entry.detail = {name: text for name, text in told.items() if text}
-        outcome = Outcome(come.delivery.key, entry.id, state, entry.life, digest(raw.value), b"", raw.offset)
+        key, said, epoch = come.delivery.key, digest(raw.value), entry.epoch
+        outcome = Outcome(key, entry.id, state, entry.life, said, b"", raw.offset, epoch=epoch)
         return Ended([slot], [self.line(entry)], [outcome], finished=[entry.id])
 
     def _about(self, owned: Owned, key: bytes, event: Event | None, state: str, come: Come | None = None) -> Entry:
@@ -261,7 +265,7 @@ class Books:
             "run",
             self.declaration.name,
             come.delivery.run_id if come else run_id(self.declaration.name, lane.epoch, [key]),
-            lane.epoch,
+            come.delivery.epoch if come else lane.epoch,
             state,
             come.delivery.life if come else 0,
             keys=[key],

@@ -18,7 +18,7 @@ from farandole.clock import Clock
 from farandole.delivery import REDRIVE
 from farandole.errors import DatabaseUnreachable
 from farandole.owned import Owned
-from farandole.reading import Reading
+from farandole.reading import At, Reading
 
 ROOM = 100_000
 """Records of a retry partition that may wait at a time."""
@@ -63,7 +63,7 @@ class Parking:
     ordered: bool
     held: Callable[[set[bytes]], set[bytes]] | None = None
     _by_run: dict[str, Parked] = field(default_factory=dict)
-    _by_key: dict[bytes, str] = field(default_factory=dict)
+    _by_key: dict[At, str] = field(default_factory=dict)
     _lines: dict[tuple[Any, bytes], list[tuple[tuple[str, int, int], str]]] = field(default_factory=dict)
     _heap: list[tuple[float, int, Parked]] = field(default_factory=list)
     _number: Any = field(default_factory=count)
@@ -71,7 +71,7 @@ class Parking:
     def __len__(self) -> int:
         return len(self._by_run)
 
-    def knows(self, key: bytes, run_id: str) -> bool:
+    def knows(self, key: At, run_id: str) -> bool:
         """Whether a key waits here already, by an earlier delivery."""
         return key in self._by_key and not (self._by_key[key] == run_id and not self._by_run[run_id].whole)
 
@@ -79,7 +79,7 @@ class Parking:
         """A delivery that may run at `due`, on the monotonic clock, if nothing of its record key stands before it."""
         assert reading.come is not None  # noqa: S101 - only a retry record is parked
         delivery, raw = reading.come.delivery, reading.raw
-        self._by_key[reading.key] = delivery.run_id
+        self._by_key[reading.at] = delivery.run_id
         item = self._by_run.get(delivery.run_id)
         if item is not None:
             item.parts[delivery.part] = reading
@@ -130,7 +130,7 @@ class Parking:
             return
         item.over = True
         for reading in item.parts.values():
-            self._by_key.pop(reading.key, None)
+            self._by_key.pop(reading.at, None)
         where = (item.owned.key, item.okey)
         if line := self._lines.get(where):
             line.remove((item.place, run_id))
@@ -145,7 +145,7 @@ class Parking:
             item.over = True
             del self._by_run[item.run_id]
             for reading in item.parts.values():
-                self._by_key.pop(reading.key, None)
+                self._by_key.pop(reading.at, None)
             self._lines.pop((owned.key, item.okey), None)
 
     def find(self, run_id: str) -> Parked | None:

@@ -30,6 +30,10 @@ _OF_THE_RECORD: dict[str, tuple[type[Exception], ...]] = {
 """What a record can be to blame for, by stage."""
 
 
+At = tuple[int, bytes]
+"""An idempotency key in its epoch: what is known, claimed and in flight is told apart by both."""
+
+
 @dataclass(slots=True)
 class Reading:
     """One record as far as it was read: a signal, a reason why it is none, or an error that makes it dead.
@@ -43,12 +47,14 @@ class Reading:
     offset: int
     come: Come | None = None
     key: bytes = b""
+    at: At = (0, b"")  # the key in its epoch
     event: Event | None = None
     signal: Signal | None = None
     reason: str = ""
     error: BaseException | None = None
     stage: str = "decode"
     slot: Slot | None = None
+    epoch: int = 0
     behind: bool = False  # an earlier event of its record key is parked, or dead and holds it
 
 
@@ -61,6 +67,7 @@ class Reader:
     clock: Clock
     owners: Mapping[tuple[str, int], Owned]
     place_back: Callable[[Owned, int, str], None]
+    epoch: int = 0
     retry_topic: str = field(init=False)
     _unknown_since: dict[tuple[str, int, int], float] = field(default_factory=dict)
 
@@ -89,11 +96,12 @@ class Reader:
                 cut.add(at)
                 self.place_back(owned, raw.offset, str(wait))
                 continue
+            readings[-1].at = (readings[-1].epoch, readings[-1].key)
             last[at] = raw.offset + 1
         return readings
 
     def _read_one(self, owned: Owned, raw: RawRecord) -> Reading:
-        reading = Reading(owned, raw, raw.offset)
+        reading = Reading(owned, raw, raw.offset, epoch=self.epoch)
         try:
             if raw.topic == self.retry_topic:
                 self._unpack(reading, raw)
@@ -125,7 +133,7 @@ class Reader:
         """The event that a retry record brings back, as it stood on its own topic. Its key is not asked for again."""
         delivery, reading.raw = delivered(raw)
         reading.come = Come(delivery, f"{raw.topic_id}/{raw.partition}/{raw.offset}", raw.timestamp)
-        reading.key = delivery.key
+        reading.key, reading.epoch = delivery.key, delivery.epoch
 
     def _decode(self, raw: RawRecord, owned: Owned, offset: int) -> dict[str, Any] | None:
         """Decoded, or None for a tombstone; an unknown schema id is waited for, then given up."""

@@ -63,6 +63,7 @@ class Run:
     key: bytes
     okey: bytes
     signals: tuple[Signal, ...]
+    at: tuple[int, bytes] = (0, b"")  # epoch and key
     home: Any = None  # the owned partition it came from
     slots: list[Any] = field(default_factory=list)  # its records there: one, or the parts of a set that was parked
     via: list[str] = field(default_factory=list)  # the retry records that brought it, if it came by them

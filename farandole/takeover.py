@@ -62,6 +62,7 @@ class Takeover:
     first_offset: Callable[[tuple[str, int]], int]
     threads: ThreadPoolExecutor
     say: Callable[..., None]
+    epoch: int = 0
 
     def take(self, partitions: Sequence[Owned], topic_ids: Mapping[str, str]) -> None:
         """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
@@ -87,8 +88,8 @@ class Takeover:
         owned.session.open()
 
     def _fence(self, owned: Owned, topic_id: str) -> Taken:
-        taken = self.store.inbox.take_over(owned.topic, topic_id, owned.partition, self.owner)
-        owned.lane = Lane(owned.topic, topic_id, owned.partition, taken.fence)
+        taken = self.store.inbox.take_over(owned.topic, topic_id, owned.partition, self.owner, self.epoch)
+        owned.lane = Lane(owned.topic, topic_id, owned.partition, taken.fence, self.epoch)
         return taken
 
     def _tails(self, partitions: Sequence[Owned], taken: Mapping[Any, Taken]) -> tuple[dict[Any, Tail], int]:
@@ -114,7 +115,7 @@ class Takeover:
         return tails, end
 
     def _sort(self, entry: Entry, tails: dict[Any, Tail], mine: Mapping[tuple[str, int], Any]) -> None:
-        if entry.span is not None:
+        if entry.span is not None and entry.epoch == self.epoch:
             where = mine.get((entry.span["topic_id"], entry.span["partition"]))
             if where is not None:
                 tails[where].offsets.update(entry.span["duplicates"])
@@ -126,6 +127,8 @@ class Takeover:
             if where is not None:
                 tails[where].offsets.add(int(offset))
                 _keep(tails[where], entry)
+        if entry.epoch != self.epoch:
+            return  # what a replay did of the same records is no outcome of the live ones, and the other way round
         for cause in entry.triggers:
             where = mine.get((cause["topic_id"], cause["partition"]))
             if where is not None:
@@ -243,7 +246,9 @@ def _outcomes(entry: Entry) -> list[Outcome]:
     okey = b"" if entry.join_key or entry.okey is None else entry.okey
     due = round(entry.due.timestamp() * 1000) if isinstance(entry.due, datetime) else entry.due
     return [
-        Outcome(key, entry.id, entry.state, entry.life, c["digest"], okey, c["offset"], "", entry.attempt, due)
+        Outcome(
+            key, entry.id, entry.state, entry.life, c["digest"], okey, c["offset"], "", entry.attempt, due, entry.epoch
+        )
         for key, c in zip(entry.keys, entry.triggers, strict=False)
     ]
 

@@ -75,7 +75,7 @@ class Claims:
         """Claim one key and keep its row locked until the transaction ends; None if it was won."""
         try:
             with conn.begin_nested():
-                if claim.life >= 0 and self._goes_on(conn, lane.epoch, claim):
+                if claim.life >= 0 and self._goes_on(conn, claim):
                     return None
                 return self.claim(conn, lane, [claim]).get(claim.key)
         except OperationalError as error:
@@ -83,13 +83,13 @@ class Claims:
                 raise
             return Known(claim.key, "claimed", claim.run_id, 0, claim.digest)  # its owner is in the middle of it
 
-    def _goes_on(self, conn: Connection, epoch: int, claim: Claim) -> bool:
+    def _goes_on(self, conn: Connection, claim: Claim) -> bool:
         """Whether the open row of a key is one that its retry record may run: parked, or given up in an earlier life.
 
         The row stays as it is, locked: it also holds the later events of its record key back.
         """
         row = inbox_open.c
-        asked = select(row.state, row.life).where(_of(self._pipeline, inbox_open, epoch), row.key == claim.key)
+        asked = select(row.state, row.life).where(_of(self._pipeline, inbox_open, claim.epoch), row.key == claim.key)
         there = conn.execute(asked.with_for_update()).one_or_none()
         if there is None:
             return False
@@ -105,7 +105,7 @@ class Claims:
         for claim in claims:
             row = rows.get(claim.key)
             mine = row is not None and row[6:10] == (lane.fence, lane.topic_id, lane.partition, claim.offset)
-            left_behind = row is not None and row.state == "claimed" and row.stale
+            left_behind = row is not None and row.state == "claimed" and row.stale and not mine
             if claim.key in settled:
                 needless += [claim.key] if mine or left_behind else []
             elif row is None:

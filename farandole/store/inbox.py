@@ -79,7 +79,7 @@ class Inbox:
         counts as claimed. Raises Fenced.
         """
         hold(conn, self._pipeline, lane, lock=False)  # user code follows: a new owner must not wait for it
-        return self._claims.lock(conn, lane, claim)
+        return self._claims.lock(conn, replace(lane, epoch=claim.epoch), claim)
 
     def park(self, parked: Sequence[tuple[Lane, Outcome]]) -> list[Lane]:
         """Hold these keys, and with them the later events of their record keys, before Kafka is told.

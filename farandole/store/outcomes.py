@@ -30,9 +30,9 @@ class Outcomes:
         """Final outcomes to the dedup table, the others to the open rows."""
         by_epoch: dict[int, dict[bytes, Pair]] = defaultdict(dict)
         for lane, outcome in pairs:
-            stands = by_epoch[lane.epoch].get(outcome.key)
-            if stands is None or _weight(outcome) >= _weight(stands[1]):
-                by_epoch[lane.epoch][outcome.key] = (lane, outcome)
+            stand = by_epoch[outcome.epoch]
+            if outcome.key not in stand or _weight(outcome) >= _weight(stand[outcome.key][1]):
+                stand[outcome.key] = (lane, outcome)
         for epoch, stand in by_epoch.items():
             self._write_epoch(conn, epoch, stand)
 

@@ -89,6 +89,7 @@ class Claim:
     digest: bytes
     offset: int
     life: int = -1
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Outcome:
     detail: str = ""
     attempt: int = 0
     due: int | None = None
+    epoch: int = 0  # of the run, which a retry record may bring to a partition that is in another one
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,17 @@ def signal(offset: int = 7, *, name: str = "made", identity: bytes = b"e1", key:
 
 def run_of(*signals: Signal, state: RunState = RunState.DONE, join_key: bytes | None = None) -> Run:
     home = owned(7)
-    run = Run("run-1", b"k1", b"key", signals or (signal(),), home, [home.window[0]], state=state, join_key=join_key)
+    run = Run(
+        "run-1",
+        b"k1",
+        b"key",
+        signals or (signal(),),
+        (0, b"k1"),
+        home,
+        [home.window[0]],
+        state=state,
+        join_key=join_key,
+    )
     run.fence = 9
     if state is RunState.DEAD:
         run.failure = failure_of(ValueError("row 3 is bad"), "run", "merge", "unit", attempts=3)
