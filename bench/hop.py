@@ -47,6 +47,7 @@ PARTITIONS = 6
 ACCOUNTS = 1000
 EVENTS = {"cleanup.policy": "delete", "retention.ms": "86400000", "message.timestamp.type": "CreateTime"}
 LETTERS = {**EVENTS, "message.timestamp.type": "LogAppendTime"}
+CONTROL = {**LETTERS, "cleanup.policy": "compact"}
 LEDGER = {**LETTERS, "cleanup.policy": "compact,delete", "retention.ms": "34560000000"}
 
 
@@ -178,6 +179,7 @@ class Track:
         for topic in (f"retry.{group}", f"dlq.{group}"):
             self.admin.create(topic, partitions=PARTITIONS, replication=1, settings=LETTERS)
         self.admin.create(ledger, partitions=12, replication=1, settings=LEDGER)
+        self.admin.create("farandole.control.v1", partitions=1, replication=1, settings=CONTROL)
         schema = json.loads((ROOT / "schemas" / "avro" / f"{ledger}.avsc").read_text())
         self.registry.register(f"{ledger}-value", schema)
 

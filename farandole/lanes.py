@@ -27,6 +27,8 @@ class Lanes:
         self._later: list[tuple[float, int, Run]] = []
         self._number = count()
         self._news = threading.Event()
+        self._gate = threading.Event()
+        self._gate.set()
         self.running = 0
         self._threads = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         for thread in self._threads:
@@ -87,11 +89,21 @@ class Lanes:
 
     def _serve(self) -> None:
         while (run := self._ready.get()) is not None:
+            self._gate.wait()
             self._work(run)
             self._ended.append(run)
             self._news.set()
 
+    def hold(self) -> None:
+        """From here on no run is advanced that is not being advanced already."""
+        self._gate.clear()
+
+    def go(self) -> None:
+        """Runs are advanced again, in the order in which they wait."""
+        self._gate.set()
+
     def close(self) -> None:
-        """Let the threads go as soon as they have ended what they do."""
+        """Let the threads go as soon as they have ended what they do; whoever closes has seen to what is held."""
+        self._gate.set()
         for _ in self._threads:
             self._ready.put(None)

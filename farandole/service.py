@@ -22,6 +22,7 @@ from farandole.fill import StepPlan, declared_class, plan
 from farandole.intake import Intake
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
+from farandole.kafka.listener import Listener
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.kafka.sink import Session
@@ -42,7 +43,7 @@ from farandole.settle import Settler
 from farandole.store import Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
-from farandole.topics import own_schemas
+from farandole.topics import CONTROL, own_schemas
 from farandole.worker import Worker
 
 T = TypeVar("T")
@@ -81,8 +82,15 @@ def worker_of(
     source = Source(declaration.name, reads, properties, settings.group_protocol)
     source.topic_ids = {name: topics[name].topic_id for name in reads}
     store = open_store(settings.database_url, declaration.name)
-    worker = _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store))
-    worker.closing += [store.close, registry.close]
+    listener = Listener(
+        declaration.name,
+        lambda: TopicReader(settings.bootstrap(), CONTROL, properties),
+        lambda raw: codec.decode(CONTROL, raw.value, raw.headers),
+        wait.say,
+    )
+    worker = _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store, listener))
+    worker.closing += [listener.close, store.close, registry.close]
+    listener.start()
     return worker
 
 
@@ -122,6 +130,7 @@ class _Parts:
     books: Books
     source: Source
     store: Store
+    listener: Listener
 
 
 def _put_together(parts: _Parts) -> Worker:
@@ -157,7 +166,7 @@ def _put_together(parts: _Parts) -> Worker:
     lanes = Lanes(work, declaration.slots, clock, ordered=declaration.ordering == "key")
     settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records)
-    worker = Worker(source, takeover, intake, lanes, settler, clock, limits)
+    worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
     return worker
 
 
@@ -197,7 +206,7 @@ def _kit(parts: _Parts, *, resumable: bool) -> Kit:
 
 def _topics(admin: Admin, declaration: Declaration) -> dict[str, Any]:
     """The topics it needs, all there; an unknown output would make each transaction wait for half a minute."""
-    own = {LEDGER_TOPIC, declaration.dead_letter_topic, declaration.retry_topic}
+    own = {LEDGER_TOPIC, CONTROL, declaration.dead_letter_topic, declaration.retry_topic}
     wanted = {*declaration.topics, *declaration.emits, *own}
     there = admin.topics(wanted)
     if missing := sorted(wanted - set(there)):

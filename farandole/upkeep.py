@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
 from farandole.declaration import Declaration
-from farandole.errors import FarandoleError, Fenced
+from farandole.errors import BrokerUnreachable, FarandoleError, Fenced
 from farandole.event import Event, envelope_of
 from farandole.kafka.source import Source
 from farandole.outcome import Books
@@ -17,6 +18,10 @@ from farandole.store.waiting import Member
 
 LOOK, LEDGER, EXPIRY = 1.0, 10.0, 2.0
 """Seconds between two looks at positions, at the ledger's end, and for joins whose time is up."""
+GLANCE, QUIET = 0.25, 1.0
+"""Seconds between two looks whether all is settled (each costs a round trip), and how long it must stay so."""
+NOBODY_ELSE = 15.0
+"""After so long without a partition somebody else has them all, and draining is theirs."""
 SETS = 100
 """Joins that are given up at once; the next look takes the next ones."""
 
@@ -32,11 +37,19 @@ class Upkeep:
 
     def __init__(self, source: Source, store: Store, books: Books, clock: Clock, say: Callable[..., None]) -> None:
         self._source, self._store, self._books, self._clock, self._say = source, store, books, clock, say
-        self._looked = self._swept = self._expired = 0.0
+        self._looked = self._swept = self._expired = self._served = 0.0
+        self._goals: dict[tuple[str, int], int] | None = None
 
-    def look(self, partitions: Collection[Owned], *, idle: bool) -> None:
-        """Do what is due; `idle` says that no run is under way and nothing stands in the worker's hand."""
+    def look(self, partitions: Collection[Owned], *, idle: bool, held: bool) -> None:
+        """Do what is due; `idle` says that no run is under way and nothing stands in the worker's hand.
+
+        Where the pipeline is `held`, what would complete a join may stand unread: none is given up then, nor
+        before all is read that stood there when it went on.
+        """
         now = self._clock.monotonic()
+        if held:
+            self._goals = None
+            self._serve(partitions, now)
         still = [o for o in partitions if o.phase == RUNNING and not o.window and not o.ended]
         if idle and now - self._looked >= LOOK:
             self._looked = now
@@ -45,7 +58,24 @@ class Upkeep:
         owned = next((o for o in partitions if o.phase == RUNNING and not o.ended), None)
         if self._books.declaration.join is not None and owned is not None and now - self._expired >= EXPIRY:
             self._expired = now
-            self._expire(owned, self._books.declaration)
+            if not held and self._caught_up(partitions):
+                self._expire(owned, self._books.declaration)
+
+    def _serve(self, partitions: Collection[Owned], now: float) -> None:
+        """What producers have to say, which otherwise piles up in them for as long as nothing is written."""
+        if now - self._served >= LOOK:
+            self._served = now
+            for owned in partitions:
+                if owned.session is not None:
+                    owned.session.quiet()
+
+    def _caught_up(self, partitions: Collection[Owned]) -> bool:
+        """Whether all was read here that stood in the log when the pipeline began or went on."""
+        here = [o for o in partitions if o.phase == RUNNING]
+        if self._goals is None:
+            with contextlib.suppress(BrokerUnreachable):
+                self._goals = {o.key: self._source.watermarks(o.key)[1] for o in here}
+        return self._goals is not None and all(o.seen >= self._goals.get(o.key, 0) for o in here)
 
     def _touch(self, quiet: Sequence[Owned], now: float) -> None:
         """Positions behind transaction markers, and how far the ledger is known."""
@@ -88,3 +118,21 @@ class Upkeep:
         failure = failure_of(error, "join", "", declaration.name, first_failed_at=self._clock.now())
         event = Event(envelope_of(raw.headers, raw.topic, raw.position), raw.position, {}, raw.key, raw.value)
         return self._books.given_up(owned, [], raw, event, member.key, failure, member)
+
+
+class Rest:
+    """Whether a service that is to be drained has had nothing left to do for a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started = self._quiet = self._looked = clock.monotonic()
+
+    def reached(self, drained: Callable[[], bool], *, owner: bool) -> bool:
+        """Ask again; `owner` says whether it ever had a partition."""
+        now = self._clock.monotonic()
+        if now - self._looked < GLANCE:
+            return False
+        self._looked = now
+        if not (owner or now - self._started > NOBODY_ELSE) or not drained():
+            self._quiet = now
+        return now - self._quiet > QUIET

@@ -20,14 +20,15 @@ from farandole.intake import Intake
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
 from farandole.outcome import Books
-from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned, stopped
+from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
 from farandole.parking import ROOM
 from farandole.points import point
 from farandole.run import Run, RunState
 from farandole.settle import Settler
+from farandole.steering import Heard, Steering
 from farandole.store import Store
 from farandole.takeover import Takeover
-from farandole.upkeep import Upkeep
+from farandole.upkeep import Rest, Upkeep
 
 BATCH = 500
 WINDOW = 2000
@@ -37,8 +38,6 @@ REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
 FENCED_PAUSE = 60.0
 """Longer than a session: a zombie learns by then that it owns nothing, and must not fence its successor."""
 BLOCKED_PAUSE = 0.2
-NOBODY_ELSE = 15.0
-"""After so long without a partition somebody else has them all, and draining is theirs."""
 
 
 class Worker:
@@ -51,6 +50,7 @@ class Worker:
         intake: Intake,
         lanes: Lanes,
         settler: Settler,
+        heard: Heard,
         clock: Clock,
         limits: tuple[float, int],
     ) -> None:
@@ -73,11 +73,13 @@ class Worker:
         self._settling: Future[list[Ended]] | None = None
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
+        self.steering = Steering(heard, lanes, self.books, self.say)
 
     # ---- the story of a batch
 
     def turn(self) -> None:
         """One batch, from the log to the books."""
+        self.steering.look(self.owned.values())
         self._take_over()
         self._let_flow()
         records = self._poll()
@@ -159,7 +161,7 @@ class Worker:
         elif self._settling is None:
             with self._database():
                 idle = not self.lanes.running and not self._backlog  # the client counts the backlog as read
-                self.upkeep.look(self.owned.values(), idle=idle)
+                self.upkeep.look(self.owned.values(), idle=idle, held=self.steering.held)
         self._bury()
 
     def _settled(self) -> None:
@@ -211,7 +213,7 @@ class Worker:
     def _let_flow(self) -> None:
         """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = len(self._backlog) >= WINDOW or now < self._database_due
+        stalled = len(self._backlog) >= WINDOW or now < self._database_due or self.steering.held
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= owned.room
@@ -325,7 +327,13 @@ class Worker:
     # ---- from start to end
 
     def drained(self) -> bool:
-        """Whether all that was there is settled: nothing under way, and committed equals the end."""
+        """Whether all that was there is settled: nothing under way, and committed equals the end.
+
+        Of a paused pipeline: whether all that had begun is; what waits is not.
+        """
+        if self.steering.held:
+            begun = self._under_way(list(self.owned.values())) or any(o.ended for o in self.owned.values())
+            return self.steering.paused is not None and not (begun or self.settler.unsettled or self._leaving)
         if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog or self._leaving:
             return False
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
@@ -336,18 +344,12 @@ class Worker:
     def serve(self, *, until_drained: bool = False) -> None:
         """Turn until told to stop, or until drained. Raises what cannot be mended by waiting."""
         self.source.subscribe(self.assigned, self.revoked, self.lost)
-        started = quiet = looked = self.clock.monotonic()
+        rest = Rest(self.clock)
         while not self.stopping.is_set():
             self.turn()
-            now = self.clock.monotonic()
-            if not until_drained or now - looked < 0.25:  # noqa: PLR2004 - asking the broker costs a round trip
-                continue
-            looked = now
-            ready = self.assignments > 0 or now - started > NOBODY_ELSE
-            quiet = quiet if ready and self.drained() else now
-            if now - quiet > 1.0:
+            if until_drained and rest.reached(self.drained, owner=self.assignments > 0):
                 break
-        error = None if self.stopping.is_set() else stopped(list(self.owned.values()))
+        error = None if self.stopping.is_set() else self.steering.left_over(list(self.owned.values()))
         self.close()
         if error is not None:
             raise error

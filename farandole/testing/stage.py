@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from farandole.clock import ManualClock, iso, seconds
 from farandole.commit_class import work_of
+from farandole.control import Command
 from farandole.deadletter import DeadLetter
 from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
@@ -248,7 +249,7 @@ class Stage:
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
         settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)
-        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, clock, (0.0, 1))
+        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, _Nobody(), clock, (0.0, 1))
         worker.assigned(source.partitions)
         worker.turn()
         return source, worker
@@ -286,6 +287,14 @@ class _Inline(Lanes):
     def due(self) -> float | None:
         """The moment on the clock when the next run is to be tried again."""
         return self._later[0][0] if self._later else None
+
+
+class _Nobody:
+    """Gives no commands: whoever stands on a stage has it to himself."""
+
+    def take(self) -> list[Command]:
+        """None came, and none was there."""
+        return []
 
 
 class _OneByOne:

@@ -26,6 +26,7 @@ from tests.chaos.checker import LEDGER, LEDGER_SCHEMA, Anomaly, History, Scene, 
 
 ROOT = Path(__file__).parents[2]
 KEYS = 997
+CONTROL = "farandole.control.v1"
 
 _NUMBER = [{"name": "n", "type": "long"}, {"name": "key", "type": "string"}]
 _SENT = [*_NUMBER, {"name": "kind", "type": "string"}, {"name": "weight", "type": ["null", "long"]}]
@@ -93,6 +94,8 @@ class World:
         wanted = [NewTopic(t, self.partitions, -1) for t in names]
         if LEDGER not in there:
             wanted.append(NewTopic(LEDGER, 12, -1, config={"cleanup.policy": "compact,delete"}))
+        if CONTROL not in there:
+            wanted.append(NewTopic(CONTROL, 1, -1, config={"cleanup.policy": "compact"}))
         for future in admin.create_topics(wanted, operation_timeout=30).values():
             future.result()
         self._register()

@@ -192,6 +192,14 @@ def call_busy(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     return meet(number, attempt)
 
 
+@step(retry=Retry(3, backoff="1s..1s"))
+def second_time_lucky(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    note("attempt", number.n, attempt.number)
+    if attempt.number < 2:
+        raise OSError("not yet")
+    return NumberDoubled(number.n * 2, number.key)
+
+
 def refuse(number: NumberSent, error: BadNumber) -> NumberRefused:
     return NumberRefused(number.n, number.key, str(error))
 
@@ -336,6 +344,15 @@ class BusyCalls(Pipeline):
     name = _named("busy-calls")
     number = when(NumberSent)
     steps = [call_busy]
+    since = "beginning"
+
+
+class Waiting(Pipeline):
+    """A step that succeeds at its second attempt, some time later."""
+
+    name = _named("waiting")
+    number = when(NumberSent)
+    steps = [second_time_lucky]
     since = "beginning"
 
 

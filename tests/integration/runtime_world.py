@@ -32,6 +32,7 @@ from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition, ledger_schema
 from farandole.resources import Resources
 from farandole.service import worker_of
 from farandole.settings import load_settings
+from farandole.topics import AUDIT, CONTROL, own_schemas
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = Path(__file__).with_name("runtime_pipelines.py")
@@ -150,6 +151,11 @@ class World:
         if LEDGER_TOPIC not in there:
             wanted.append(NewTopic(LEDGER_TOPIC, 12, 1, config={"cleanup.policy": "compact,delete"}))
             self.registry.register(f"{LEDGER_TOPIC}-value", ledger_schema())
+        for topic, policy in ((CONTROL, "compact"), (AUDIT, "delete")):
+            if topic not in there:
+                settings = {"cleanup.policy": policy, "message.timestamp.type": "LogAppendTime"}
+                wanted.append(NewTopic(topic, 1, 1, config=settings))
+            self.registry.register(f"{topic}-value", own_schemas()[topic])
         for future in self.admin.create_topics(wanted).values():
             future.result()
         self.registry.register(f"{LEDGER_TOPIC}-value", ledger_schema())

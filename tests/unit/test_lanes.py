@@ -111,3 +111,25 @@ def test_a_wait_ends_as_soon_as_something_has_ended():
     lanes.wait(30)
     assert time.monotonic() - before < 10
     lanes.close()
+
+
+def test_held_runs_wait_in_their_order_and_what_is_under_way_ends():
+    begun, go_on = [], threading.Event()
+
+    def work(run):
+        begun.append(run.id)
+        go_on.wait(5)
+        done(run)
+
+    lanes = Lanes(work, 1, SystemClock())
+    lanes.admit([run_of(n) for n in range(3)])
+    while not begun:
+        time.sleep(0.001)
+    lanes.hold()
+    go_on.set()
+    assert [r.id for r in drain(lanes, 1)] == ["run-0"]
+    lanes.wait(0.05)
+    assert (begun, lanes.running) == (["run-0"], 2)
+    lanes.go()
+    assert [r.id for r in drain(lanes, 2)] == ["run-1", "run-2"]
+    lanes.close()
