@@ -35,7 +35,7 @@ class World:
     def __init__(self):
         self.entries, self.said, self.worked = [], [], []
         declaration = Declaration("merge", "", "now", (), ())
-        books = Books(declaration, self.encode, ManualClock(), 3, 1, "1", "here")
+        books = Books(declaration, self.encode, ManualClock(), 3, 1, 1, "1", "here")
         self.heard = Told()
         self.lanes = Lanes(self.worked.append, 0, ManualClock())
         self.steering = Steering(self.heard, self.lanes, books, lambda event, **said: self.said.append((event, said)))
