@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from farandole.clock import Clock
 from farandole.control import CANCEL, OF_RUNS, RELEASE, Command
@@ -11,6 +11,7 @@ from farandole.deadletter import Failure, fingerprint
 from farandole.intake import Intake
 from farandole.parking import Parked
 from farandole.run import RunState
+from farandole.steering import Steering
 
 
 @dataclass(slots=True)
@@ -20,18 +21,29 @@ class Commanded:
     intake: Intake
     clock: Clock
     say: Callable[..., None]
+    steering: Steering
+    _left: list[Command] = field(default_factory=list)
 
-    def obey(self, commands: Sequence[Command]) -> None:
-        """Each in the next transaction of its partition, with who wanted it and why. Raises DatabaseUnreachable."""
-        for command in commands:
-            item = self.intake.parking.find(command.run_id) if command.kind in OF_RUNS else None
-            if item is None:
-                continue
-            self.say(f"run.{command.kind}", run=command.run_id, actor=command.actor, reason=command.reason)
-            if command.kind == CANCEL:
-                self._cancel(item, command)
-            else:
-                self._move(item, command)
+    def obey(self) -> None:
+        """Each in the next transaction of its partition, with who wanted it and why.
+
+        What was wanted of a run before it came here stands on the topic still. Raises DatabaseUnreachable; what is
+        left is obeyed the next time.
+        """
+        self._left += self.steering.take()
+        parking = self.intake.parking
+        for item in parking.arrived:
+            come = item.readings[0].come
+            if come is not None and (stands := self.steering.standing(item.run_id, come.appended)) is not None:
+                self._left.append(stands)
+        parking.arrived.clear()
+        while self._left:
+            command = self._left[0]
+            waits = parking.find(command.run_id) if command.kind in OF_RUNS else None
+            if waits is not None:
+                self.say(f"run.{command.kind}", run=command.run_id, actor=command.actor, reason=command.reason)
+                (self._cancel if command.kind == CANCEL else self._move)(waits, command)
+            self._left.pop(0)
 
     def _move(self, item: Parked, command: Command) -> None:
         run = self.intake.parked(item)

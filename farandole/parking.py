@@ -62,6 +62,8 @@ class Parking:
     clock: Clock
     ordered: bool
     held: Callable[[set[bytes]], set[bytes]] | None = None
+    arrived: list[Parked] = field(default_factory=list)
+    """Those that came since somebody last looked: what is wanted of them may stand there already."""
     _by_run: dict[str, Parked] = field(default_factory=dict)
     _by_key: dict[At, str] = field(default_factory=dict)
     _lines: dict[tuple[Any, bytes], list[tuple[tuple[str, int, int], str]]] = field(default_factory=dict)
@@ -92,6 +94,7 @@ class Parking:
                 line = self._lines.setdefault((reading.owned.key, okey), [])
                 insort(line, (place, delivery.run_id))
         if item.whole:
+            self.arrived.append(item)
             self._arm(item)
 
     def due(self) -> list[Parked]:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, wait
 from typing import Any
 
 from farandole.clock import Clock
+from farandole.commanded import Commanded
 from farandole.errors import DatabaseUnreachable, Unreachable
 from farandole.event import RawRecord
 from farandole.intake import Intake
@@ -74,6 +75,7 @@ class Worker:
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
         self.steering = Steering(heard, lanes, self.books, self.say)
+        self.commanded = Commanded(intake, clock, self.say, self.steering)
 
     # ---- the story of a batch
 
@@ -91,7 +93,8 @@ class Worker:
                 self._blocked_due = self.clock.monotonic() + BLOCKED_PAUSE
                 runs += self.intake.retry_blocked()
             self.lanes.admit(runs)
-            self.lanes.admit(self.intake.resume())
+            self.commanded.obey()
+            self.lanes.admit([] if self.steering.held else self.intake.resume())
         self._collect()
         self._commit()
 
@@ -290,9 +293,8 @@ class Worker:
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-                self._anew(
-                    owned, 0.0 if owned.usurped else FENCED_PAUSE
-                )  # the group will say that it is lost; if not, take it again
+                # the group will say that it is lost; if not, take it again
+                self._anew(owned, 0.0 if owned.usurped else FENCED_PAUSE)
             elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
                 self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)

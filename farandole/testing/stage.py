@@ -68,6 +68,7 @@ class Stage:
         self._resources = given
         self._class = declared_class(self.declaration, self._plans)
         self._store = self._database() if self._class == "database" else cast("Store", MemoryStore(self.clock))
+        self._desk = _Desk()
         self._source, self._worker = self._opened()
 
     # ---- what a test does
@@ -117,6 +118,11 @@ class Stage:
         """The moment on the clock when something is to be tried again, here or from the retry topic."""
         moments = (self._lanes.due(), self._worker.intake.parking.next_due())
         return min((m for m in moments if m is not None), default=None)
+
+    def command(self, *commands: Command) -> None:
+        """Give commands, as `farandole pause`, `resume` and `runs cancel|release|reschedule` do."""
+        self._desk.given += commands
+        self._turn()
 
     def restart(self) -> None:
         """End as by SIGKILL and start again: what was under way is lost, what was committed is taken over."""
@@ -249,7 +255,7 @@ class Stage:
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
         settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)
-        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, _Nobody(), clock, (0.0, 1))
+        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, self._desk, clock, (0.0, 1))
         worker.assigned(source.partitions)
         worker.turn()
         return source, worker
@@ -289,12 +295,16 @@ class _Inline(Lanes):
         return self._later[0][0] if self._later else None
 
 
-class _Nobody:
-    """Gives no commands: whoever stands on a stage has it to himself."""
+class _Desk:
+    """Hears the commands that a test gives."""
+
+    def __init__(self) -> None:
+        self.given: list[Command] = []
 
     def take(self) -> list[Command]:
-        """None came, and none was there."""
-        return []
+        """Those since the last look."""
+        news, self.given = self.given, []
+        return news
 
 
 class _OneByOne:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from farandole import Attempt, Database, Pipeline, Retry, by, step, when
+from farandole.control import CANCEL, RELEASE, RESCHEDULE, Command, run_id_of
 from farandole.delivery import REDRIVE, RESOLVE, Delivery, retry_record
 from farandole.event import RawRecord, fact
 from farandole.testing import Stage, conservation, one_effect
@@ -270,6 +271,50 @@ def test_a_resolved_letter_lets_go_of_what_it_held():
     again(stage, RESOLVE, reason="never mind")
     stage.wait("2s")
     assert stored(stage) == [2]
+
+
+def wish(stage: Stage, kind: str, **more: Any) -> None:
+    run = stage.runs[0].id
+    at = stage.clock.millis() + 1
+    stage.command(Command(run_id_of(run), kind, stage.declaration.name, run, "ann@desk", "it is fine now", at, **more))
+    stage.wait("0s")
+
+
+def test_a_parked_run_that_is_released_goes_on_at_once():
+    stage, world = stage_of(Store, n1=4)
+    stage.tell(*rows(1))
+    stage.wait("3s")
+    world.fails[1] = 0
+    wish(stage, RELEASE)
+
+    assert stored(stage) == [1]
+    assert [e.detail.get("actor") for e in stage.ledger if e.state == "parked"] == [None, "ann@desk"]
+
+
+def test_a_parked_run_can_be_moved_to_another_time():
+    stage, _ = stage_of(Store, n1=3)
+    stage.tell(*rows(1))
+    stage.wait("3s")
+    wish(stage, RESCHEDULE, due=stage.clock.millis() + 3_600_000)
+    stage.wait("59m")
+    assert stored(stage) == []
+    stage.restart()
+    stage.wait("2m")
+    assert stored(stage) == [1]
+
+
+def test_a_parked_run_that_is_cancelled_is_a_letter_that_can_be_redriven():
+    stage, _ = stage_of(Store, n1=3)
+    stage.tell(*rows(1, 2))
+    stage.wait("3s")
+    wish(stage, CANCEL)
+
+    (letter,) = stage.dead
+    assert (letter.reason, letter.message) == ("cancelled", "cancelled by ann@desk: it is fine now")
+    assert stored(stage) == [2]
+    stage.wait("1s")
+    again(stage)
+    assert stored(stage) == [2, 1]
 
 
 @step(retry=POLICY)
