@@ -165,7 +165,7 @@ def _put_together(parts: _Parts) -> Worker:
     work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
     lanes = Lanes(work, declaration.slots, clock, ordered=declaration.ordering == "key")
     settler = Settler(source, store.inbox, books, clock, threads, say)
-    limits = (settings.commit_interval, settings.commit_records)
+    limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
     return worker
 

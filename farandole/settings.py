@@ -91,8 +91,10 @@ class Settings(BaseSettings):
     """Seconds after which a batch is committed, however small; spans such as ``100ms`` are read too."""
     commit_records: int = Field(1000, ge=1)
     """Records after which a batch is committed, however soon."""
+    shutdown_grace: float = 30.0
+    """Seconds that steps under way may go on when the service is told to end; then they are handed over."""
 
-    @field_validator("commit_interval", mode="before")
+    @field_validator("commit_interval", "shutdown_grace", mode="before")
     @classmethod
     def _span(cls, value: Any) -> float:
         found = seconds(float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value)

@@ -35,7 +35,7 @@ BATCH = 500
 WINDOW = 2000
 """Records of one partition that may be under way; at the bound it is paused, at half of it resumed. Of a partition
 of the retry topic it is `parking.ROOM`."""
-REVOKE_GRACE, SHUTDOWN_GRACE = 10.0, 30.0
+REVOKE_GRACE = 10.0
 FENCED_PAUSE = 60.0
 """Longer than a session: a zombie learns by then that it owns nothing, and must not fence its successor."""
 BLOCKED_PAUSE = 0.2
@@ -53,11 +53,11 @@ class Worker:
         settler: Settler,
         heard: Heard,
         clock: Clock,
-        limits: tuple[float, int],
+        limits: tuple[float, int, float],
     ) -> None:
         self.source, self.takeover, self.intake, self.lanes, self.settler = source, takeover, intake, lanes, settler
         self.clock = clock
-        self.commit_interval, self.commit_records = limits
+        self.commit_interval, self.commit_records, self.grace = limits
         self.owned: dict[Key, Owned] = intake.owners  # type: ignore[assignment]
         self.store: Store = intake.store
         self.books: Books = intake.books
@@ -260,7 +260,7 @@ class Worker:
         """An orderly farewell: what runs may end, what ended is committed, the rest is somebody else's."""
         point("revoke.draining")
         leaving = [self.owned[k] for k in keys if k in self.owned]
-        deadline = self.clock.monotonic() + (SHUTDOWN_GRACE if self.stopping.is_set() else REVOKE_GRACE)
+        deadline = self.clock.monotonic() + (self.grace if self.stopping.is_set() else REVOKE_GRACE)
         for owned in leaving:
             owned.leaving = True
         while self._under_way(leaving) and self.clock.monotonic() < deadline:

@@ -64,6 +64,7 @@ def _here(service: str, *, until_drained: bool) -> None:
     from farandole.find import find_declaration, find_resources
     from farandole.resources import Resources
     from farandole.service import worker_of
+    from farandole.watchdog import Watchdog, limit_of
 
     declaration = find_declaration(service)
     for name in (*declaration.topics, *declaration.emits):
@@ -72,7 +73,10 @@ def _here(service: str, *, until_drained: bool) -> None:
         workers: list[Any] = []
         stop = _stop_event(lambda: [worker.stopping.set() for worker in workers])
         workers.append(worker := worker_of(declaration, resources, settings, stop))
-        if not stop.is_set():
+        if stop.is_set():
+            return
+        limit = limit_of(settings.client_properties())
+        with Watchdog(lambda: worker.source.polls, limit, settings.shutdown_grace, stop, worker.say):
             worker.serve(until_drained=until_drained)
 
 

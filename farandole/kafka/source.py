@@ -56,6 +56,8 @@ class Source:
         self.trouble: KafkaError | None = None
         self.lost_offsets: set[Key] = set()
         self.topic_ids: dict[str, str] = {}
+        self.polls = 0
+        """How often it was polled: what the watchdog looks at."""
 
     def subscribe(
         self,
@@ -88,6 +90,7 @@ class Source:
 
         Raises SettingsError when the brokers refuse us.
         """
+        self.polls += 1
         first = self._consumer.poll(timeout)
         if first is None:
             return []

@@ -255,7 +255,7 @@ class Stage:
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
         settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)
-        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, self._desk, clock, (0.0, 1))
+        worker = Worker(cast("Any", source), takeover, intake, lanes, settler, self._desk, clock, (0.0, 1, 0.0))
         worker.assigned(source.partitions)
         worker.turn()
         return source, worker

@@ -65,6 +65,12 @@ class NumberSent(_Record):
     kind: str
     amount: Any
 
+    @classmethod
+    def of(cls, record: Any) -> NumberSent:
+        if record["kind"] == "wedge":
+            threading.Event().wait()  # on the polling thread: it never polls again
+        return cls(**record)
+
 
 @fact(DOUBLED, key=("key",))
 @dataclass(frozen=True, slots=True)
@@ -232,6 +238,14 @@ async def lift(weighed: Weighed, number: NumberSent) -> NumberDoubled:
     return NumberDoubled(weighed.weight, number.key)
 
 
+def carry(weighed: Weighed, number: NumberSent) -> NumberDoubled:
+    """A number takes as long as its amount says."""
+    note("carry", number.n)
+    time.sleep(number.amount)
+    note("carried", number.n)
+    return NumberDoubled(number.n * 2, number.key)
+
+
 @step(timeout="150ms", retry=Retry(2, backoff="1ms..2ms"))
 async def never_answers(number: NumberSent) -> NumberDoubled:
     note("asked", number.n)
@@ -371,6 +385,16 @@ class Weighing(Pipeline):
     name = _named("weighing")
     number = when(NumberSent)
     steps = [weigh, lift]
+    since = "beginning"
+
+
+class Long(Pipeline):
+    """Two steps, of which the second takes long; the first one's result is kept."""
+
+    name = _named("long")
+    number = when(NumberSent)
+    steps = [weigh, carry]
+    slots = 4
     since = "beginning"
 
 
