@@ -214,6 +214,7 @@ class TopicReader:
                     **self._properties,
                     "bootstrap.servers": self._bootstrap,
                     "group.id": "farandole-reader",  # the client demands one; it is neither joined nor committed to
+                    "max.poll.interval.ms": 300_000,  # a shorter one, meant for the group, would be refused here
                     "enable.auto.commit": False,
                     "enable.auto.offset.store": False,
                     "isolation.level": "read_committed",
