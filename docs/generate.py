@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,6 +18,7 @@ import click
 from farandole.cli import cli
 from farandole.settings import _NAMED as NAMED
 from farandole.settings import CLIENT_PROPERTIES, Settings
+from farandole.topics import CONTROL, LEDGER, own_schemas
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"
@@ -48,6 +48,7 @@ BESIDE = (
     ("FARANDOLE_SCHEMAS", "`schemas/avro`", "The folder of the reader schemas."),
     ("FARANDOLE_SOURCES", "`topology/sources`", "The folder of the declared sources."),
     ("FARANDOLE_CLUSTER", "`local`", "The file of `topology/clusters/` that `farandole topology` takes."),
+    ("FARANDOLE_ACTOR", "the user and the machine", "Who gives a command, as the audit tells."),
     ("FARANDOLE_VERSION", "the library's", "The version that ledger entries and dead letters tell."),
     ("FARANDOLE_CACHE", "the user's cache", "Where the embedded servers' programs are kept."),
     ("FARANDOLE_ANNOUNCE_TIMES", "`1`", "How often `landing` tells each file; the demo says 2."),
@@ -145,7 +146,7 @@ def _commands(command: click.Command, path: list[str]) -> Iterator[tuple[list[st
 
 def ledger_page() -> str:
     """The fields of a ledger entry, from its schema."""
-    schema = json.loads((ROOT / "farandole/avro/farandole.ledger.v1.avsc").read_text(encoding="utf-8"))
+    schema = own_schemas()[LEDGER]
     parts = [
         NOTE,
         "# Ledger entry",
@@ -160,6 +161,26 @@ def ledger_page() -> str:
     for record in _records(schema):
         parts += ["", f"## `{record['name'].rpartition('.')[2]}`", "", record.get("doc", ""), "", *_table(record)]
     return "\n".join([*parts, ""])
+
+
+def control_page() -> str:
+    """The fields of a command, from its schema."""
+    return "\n".join(
+        [
+            NOTE,
+            "# Command",
+            "",
+            "What is wanted of running services stands on `farandole.control.v1` (`compact`): of the commands with one",
+            "id the newest stands. `pause` and `resume` have the id `pipeline:<pipeline>`, so that the newest of them",
+            "counts; `cancel`, `release` and `reschedule` have `run:<run id>`; `plan` and `progress` are for tools and",
+            "begin with `plan:`. A tombstone takes a command back. `farandole.audit.v1` (`delete`, kept for ever) has",
+            "every command that was given, written in the same transaction. Both have records of this shape, Avro in",
+            "Confluent's wire format; the record key is the `id`.",
+            "",
+            *_table(own_schemas()[CONTROL]),
+            "",
+        ]
+    )
 
 
 def _table(record: dict[str, Any]) -> list[str]:
@@ -197,7 +218,7 @@ def _records(avro: Any) -> Iterator[dict[str, Any]]:
                     yield from _records(one_record)
 
 
-WRITERS = {"settings.md": settings_page, "cli.md": cli_page, "ledger.md": ledger_page}
+WRITERS = {"settings.md": settings_page, "cli.md": cli_page, "ledger.md": ledger_page, "control.md": control_page}
 """The pages that are written here."""
 
 

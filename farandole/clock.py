@@ -90,3 +90,12 @@ def seconds(span: str | float) -> float:
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as written in headers, logs and the ledger."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def iso_of(milliseconds: int) -> str:
+    """The same of milliseconds since 1970.
+
+    >>> iso_of(1_356_998_400_000)
+    '2013-01-01T00:00:00.000Z'
+    """
+    return iso(datetime.fromtimestamp(milliseconds / 1000, UTC))

@@ -1,4 +1,4 @@
-"""What a person wants of a run that waits in the retry topic: try it now, later, or never."""
+"""What a person wants of a run: that it makes its next attempt now, later, or never."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from farandole.control import CANCEL, OF_RUNS, RELEASE, Command
 from farandole.deadletter import Failure, fingerprint
 from farandole.intake import Intake
 from farandole.parking import Parked
-from farandole.run import RunState
+from farandole.run import Run, RunState
 from farandole.steering import Steering
 
 
 @dataclass(slots=True)
 class Commanded:
-    """Obeys the commands for runs that wait on this instance; those for other runs are somebody else's."""
+    """Obeys the commands for runs that wait or are under way here; those for other runs are somebody else's."""
 
     intake: Intake
     clock: Clock
@@ -41,9 +41,30 @@ class Commanded:
             command = self._left[0]
             waits = parking.find(command.run_id) if command.kind in OF_RUNS else None
             if waits is not None:
-                self.say(f"run.{command.kind}", run=command.run_id, actor=command.actor, reason=command.reason)
+                self._say(command)
                 (self._cancel if command.kind == CANCEL else self._move)(waits, command)
+            elif command.kind == CANCEL:
+                here = (run for run in self.intake.in_flight.values() if run.id == command.run_id and not run.over)
+                if (run := next(here, None)) is not None:
+                    self._end(run, command)
             self._left.pop(0)
+
+    def admitted(self, runs: list[Run]) -> list[Run]:
+        """Runs that begin; one that was cancelled before, as it ended its process again and again, ends at once."""
+        for run in runs if self.steering.commanded else ():
+            stands = self.steering.standing(run.id, -1) if run.life == 0 else None
+            if stands is not None and stands.kind == CANCEL:
+                self._end(run, stands)
+        return runs
+
+    def _say(self, command: Command) -> None:
+        self.say(f"run.{command.kind}", run=command.run_id, actor=command.actor, reason=command.reason)
+
+    def _end(self, run: Run, command: Command) -> None:
+        """It ends by itself, before its next step."""
+        self._say(command)
+        run.told = {"actor": command.actor, "reason": command.reason}
+        run.end(cancelled(self.intake.books.declaration.name, command, run.attempt))
 
     def _move(self, item: Parked, command: Command) -> None:
         run = self.intake.parked(item)

@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -99,6 +99,13 @@ class Run:
     stored: list[Any] = field(default_factory=list)
     copies: list[Any] = field(default_factory=list)  # readings of the same key that came while it was under way
     cancelled: threading.Event | None = None
+    ending: Failure | None = None  # why a person ends it: dead, before its next step
+
+    def end(self, why: Failure) -> None:
+        """From any thread: it goes no further, and the attempt that is under way is told so."""
+        self.ending = why
+        if self.cancelled is not None:
+            self.cancelled.set()
 
     @property
     def cause(self) -> Signal:
@@ -154,6 +161,8 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
         plan = kit.plans[run.step]
         kept = run.checkpoints.get(plan.step.name)
         started = kit.clock.millis()
+        if run.ending is not None:
+            return _ended(run, plan, started, kit)
         try:
             if kept is not None and kept.state == "done":
                 result, reused = unpack(kept.result, plan.returns), True
@@ -222,6 +231,8 @@ def _verified(run: Run, plan: StepPlan, kit: Kit) -> Any:
 
 def _attempt(run: Run, plan: StepPlan) -> Attempt:
     run.cancelled = run.cancelled or threading.Event()
+    if run.ending is not None:
+        run.cancelled.set()
     key = attempt_key(run.id, plan.step.name)
     return Attempt(key, run.attempt, run.id, run.interval, run.fence, run.cancelled)
 
@@ -296,6 +307,8 @@ def _note(
 
 def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: Kit, database: Any) -> None:
     """A failure is a value: try again later, turn it into a business event, or give the event up."""
+    if run.ending is not None and not (run.sent and plan.step.effect == "at_most_once"):
+        return _ended(run, plan, started, kit)
     name = kit.declaration.name
     moment = kit.clock.monotonic()
     run.failing_since = moment if run.failing_since is None else run.failing_since
@@ -336,4 +349,14 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
             return _end(run, RunState.CAUGHT, kit)
     run.failure, run.holds = failure, kit.declaration.on_dead == "hold-key"
     _note(run, plan, started, kit, state="failed", error=failure.message)
+    return _end(run, RunState.DEAD, kit)
+
+
+def _ended(run: Run, plan: StepPlan, started: int, kit: Kit) -> None:
+    """A person wanted it so: dead, with what earlier steps gave kept for the next life."""
+    assert run.ending is not None  # noqa: S101 - whoever calls this has looked
+    first = run.first_failed_at or kit.clock.now()
+    run.failure = replace(run.ending, step=plan.step.name, attempts=run.attempt, first_failed_at=first)
+    run.holds = kit.declaration.on_dead == "hold-key"
+    _note(run, plan, started, kit, state="cancelled", error=run.failure.message)
     return _end(run, RunState.DEAD, kit)

@@ -7,10 +7,9 @@ no offset moves past anything else. Resume goes on exactly there.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from typing import Protocol
 
-from farandole.clock import iso
+from farandole.clock import iso_of
 from farandole.control import OF_PIPELINES, PAUSE, Command
 from farandole.errors import ATTENTION, FarandoleError
 from farandole.event import Record
@@ -74,6 +73,11 @@ class Steering:
         news, self._news = self._news, []
         return news
 
+    @property
+    def commanded(self) -> bool:
+        """Whether anything is wanted of any run."""
+        return bool(self._of_runs)
+
     def standing(self, run_id: str, since: int) -> Command | None:
         """The newest command for a run, if it was given after `since` (milliseconds, by the broker's clock)."""
         command = self._of_runs.get(run_id)
@@ -92,7 +96,7 @@ class Steering:
         was, self.paused = self.paused, command if command.kind == PAUSE else None
         self._facts.append(command)  # every instance writes it, under one id
         if was is not None or self.paused is not None:
-            self._say(_name(command), actor=command.actor, reason=command.reason, at=_time(command))
+            self._say(_name(command), actor=command.actor, reason=command.reason, at=iso_of(command.at))
 
     def _keep(self, command: Command) -> None:
         self._news = [*self._news[-KEPT:], command]
@@ -104,7 +108,7 @@ class Steering:
     def _fact(self, command: Command) -> Record:
         name, books = _name(command), self._books
         identity = f"fact:{books.declaration.name}:{name}:{command.at}"
-        detail = {"actor": command.actor, "reason": command.reason, "at": _time(command)}
+        detail = {"actor": command.actor, "reason": command.reason, "at": iso_of(command.at)}
         entry = Entry("fact", books.declaration.name, identity, 0, "fact", fact=name, detail=detail)
         entry.version, entry.instance = books.version, books.instance
         entry.started_at = entry.ended_at = command.at
@@ -115,9 +119,5 @@ def _name(command: Command) -> str:
     return "pipeline.paused" if command.kind == PAUSE else "pipeline.resumed"
 
 
-def _time(command: Command) -> str:
-    return iso(datetime.fromtimestamp(command.at / 1000, UTC))
-
-
 def _why(command: Command) -> str:
-    return f"by {command.actor} at {_time(command)}" + (f" ({command.reason})" if command.reason else "")
+    return f"by {command.actor} at {iso_of(command.at)}" + (f" ({command.reason})" if command.reason else "")

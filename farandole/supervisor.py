@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farandole.clock import Clock, SystemClock
+from farandole.errors import ATTENTION, FINE
 
 GRACE = 35.0
 """Seconds that a service may take to end in order: its shutdown grace and a little."""
@@ -45,6 +46,8 @@ class Supervisor:
         self._arguments, self._environment, self._logs = list(arguments), dict(environment or {}), logs
         self._say, self._clock = say, clock or SystemClock()
         self.children: list[Child] = []
+        self.attention = False
+        """Whether one of them ended with exit code 3."""
 
     def start(self, services: Sequence[str], instances: int = 1) -> None:
         """One process for each instance of each service."""
@@ -63,14 +66,15 @@ class Supervisor:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603
 
     def look(self) -> bool:
-        """Restart what died. False when every process has ended by itself with exit code 0."""
+        """Restart what died. False when every process has ended by itself, in order or for want of attention."""
         now = self._clock.monotonic()
         for child in self.children:
             code = child.process.poll()
             if code is None or child.ended:
                 continue
-            if code == 0:
+            if code in (FINE, ATTENTION):  # a paused pipeline that was to be drained would only say so again
                 child.ended = True
+                self.attention = self.attention or code == ATTENTION
             elif child.due is None:
                 child.died = child.died + 1 if now - child.started < LONGEST_PAUSE else 1
                 child.due = now + min(LONGEST_PAUSE, 0.1 * 2.0 ** min(child.died, 10))

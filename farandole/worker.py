@@ -92,7 +92,7 @@ class Worker:
             if (self.intake.blocked or self.intake.unstarted) and self.clock.monotonic() >= self._blocked_due:
                 self._blocked_due = self.clock.monotonic() + BLOCKED_PAUSE
                 runs += self.intake.retry_blocked()
-            self.lanes.admit(runs)
+            self.lanes.admit(self.commanded.admitted(runs))
             self.commanded.obey()
             self.lanes.admit([] if self.steering.held else self.intake.resume())
         self._collect()

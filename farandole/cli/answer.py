@@ -13,6 +13,8 @@ import click
 from farandole.cli.output import plain
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
 STALE_SECONDS = 15.0
@@ -74,3 +76,39 @@ def lasted(seconds: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.1f} s" if seconds >= 1 or not seconds else f"{seconds * 1000:.0f} ms"
+
+
+def moment_of(text: str, option: str) -> datetime | None:
+    """The time that an option means: a span before now (2h, 1d), or a time; None where it is not given."""
+    from datetime import UTC, datetime, timedelta
+
+    from farandole.clock import SystemClock, seconds
+
+    if not text:
+        return None
+    try:
+        return SystemClock().now() - timedelta(seconds=seconds(text))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a span (2h, 1d) nor a time (2013-01-01T06:00Z)", param_hint=option
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def actor() -> str:
+    """Who gives a command: FARANDOLE_ACTOR, else the user at this machine."""
+    import getpass
+    import os
+    import socket
+
+    if named := os.environ.get("FARANDOLE_ACTOR"):
+        return named
+    try:
+        user = getpass.getuser()
+    except OSError:  # a user without a name, as in many containers
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -12,15 +12,21 @@ from typing import Any
 
 import click
 
+from farandole.errors import ATTENTION, FINE
+
 
 @click.command()
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
 @click.option("--instances", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes per service.")
-@click.option("--until-drained", is_flag=True, help="End with exit code 0 when everything that was there is settled.")
+@click.option(
+    "--until-drained",
+    is_flag=True,
+    help="End with exit code 0 when everything that was there is settled; with 3 where a pipeline is paused.",
+)
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
-def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_level: str) -> None:
+def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_level: str) -> int:
     """Run pipelines as services.
 
     SERVICE is a folder under services/ or module:object. One service with one instance runs in this process;
@@ -37,7 +43,7 @@ def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_l
     configure(log_level)
     if len(services) == 1 and instances == 1:
         _here(services[0], until_drained=until_drained)
-        return
+        return FINE
     from farandole.supervisor import Supervisor
 
     arguments = ["--log-level", log_level, *(["--until-drained"] if until_drained else [])]
@@ -49,6 +55,7 @@ def run(services: tuple[str, ...], instances: int, *, until_drained: bool, log_l
             pass
     finally:
         supervisor.stop()
+    return ATTENTION if supervisor.attention else FINE
 
 
 def _here(service: str, *, until_drained: bool) -> None:

@@ -9,6 +9,7 @@ import click
 
 from farandole.cli.answer import emit_one, lasted, local, projection, tell
 from farandole.cli.output import emit, output_option
+from farandole.cli.steer import cancel, release, reschedule
 from farandole.errors import FINE
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ _STATES = ["done", "caught", "dead", "parked", "waiting", "uncertain", "claimed"
 
 @click.group()
 def runs() -> None:
-    """Runs: which there were, and how each went. Read from the projection of the ledger."""
+    """Runs: which there were, and how each went; and what is wanted of those that have not ended.
+
+    Read from the projection of the ledger.
+    """
+
+
+for command in (cancel, release, reschedule):
+    runs.add_command(command)
 
 
 @runs.command("list")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from farandole.control import Command
@@ -33,7 +34,8 @@ class Control:
         self._there(CONTROL, AUDIT)
         records = [self._record(CONTROL, command), self._record(AUDIT, command)]
         # an id of its own: two people who give commands at the same time must not fence each other
-        session = Session(f"farandole-control-{uuid.uuid4().hex}", {**self._properties, **self._brokers})
+        mine = {**self._properties, "bootstrap.servers": self._bootstrap}
+        session = Session(f"farandole-control-{uuid.uuid4().hex}", mine)
         try:
             session.open()
             session.publish(records, None, None, CONTROL)
@@ -87,6 +89,24 @@ class Control:
                 hint="create it: farandole topology apply",
             )
 
-    @property
-    def _brokers(self) -> dict[str, str]:
-        return {"bootstrap.servers": self._bootstrap}
+
+def audited(
+    reader: Callable[[str], TopicReader], codec: Codec, *, pipeline: str, since: datetime | None, limit: int
+) -> list[Command]:
+    """The newest commands that were ever given, the newest first; of one pipeline, unless `pipeline` is empty.
+
+    Raises FarandoleError where there is no audit topic.
+    """
+    newest: dict[tuple[str, str, int], Command] = {}
+    with reader(AUDIT) as opened:
+        starts = opened.offsets_at(round(since.timestamp() * 1000)) if since else opened.starts()
+        for batch in opened.read(starts, until=opened.undecided_ends()):
+            for raw in batch:
+                told = codec.decode(AUDIT, raw.value, raw.headers)
+                if told is None or pipeline not in ("", told["pipeline"]):
+                    continue
+                command = Command.of(told)
+                newest[command.id, command.kind, command.at] = command  # given twice, where nobody knew how it ended
+                if len(newest) > limit:
+                    del newest[next(iter(newest))]
+    return list(reversed(newest.values()))

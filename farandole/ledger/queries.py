@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
-from farandole.clock import iso
+from farandole.clock import iso_of
 from farandole.errors import FarandoleError
 from farandole.ledger.tables import fact, ledger_position, range_count, run, run_event, run_step
 
@@ -141,7 +141,7 @@ def checked_at(conn: Connection) -> datetime | None:
 
 def moment(milliseconds: int | None) -> str | None:
     """RFC 3339 of a stored time."""
-    return None if milliseconds is None else iso(datetime.fromtimestamp(milliseconds / 1000, UTC))
+    return None if milliseconds is None else iso_of(milliseconds)
 
 
 def _run(row: Row[Any]) -> Answer:

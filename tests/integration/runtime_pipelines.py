@@ -246,6 +246,15 @@ def carry(weighed: Weighed, number: NumberSent) -> NumberDoubled:
     return NumberDoubled(number.n * 2, number.key)
 
 
+@step(retry=QUICK)
+def endure(weighed: Weighed, number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    note("begun", number.n, attempt.run_id)
+    while not gate.wait(0.01):
+        if attempt.cancelled.is_set():
+            raise InterruptedError("told to stop")
+    return NumberDoubled(weighed.weight, number.key)
+
+
 @step(timeout="150ms", retry=Retry(2, backoff="1ms..2ms"))
 async def never_answers(number: NumberSent) -> NumberDoubled:
     note("asked", number.n)
@@ -395,6 +404,15 @@ class Long(Pipeline):
     number = when(NumberSent)
     steps = [weigh, carry]
     slots = 4
+    since = "beginning"
+
+
+class Enduring(Pipeline):
+    """A second step that takes as long as the test wants, unless it is told to stop."""
+
+    name = _named("enduring")
+    number = when(NumberSent)
+    steps = [weigh, endure]
     since = "beginning"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from farandole.cli.runs import runs
 from farandole.control import PAUSE, RESUME, Command, pipeline_id
 from farandole.errors import FarandoleError
 from farandole.kafka.codec import Codec
@@ -13,6 +15,7 @@ from farandole.kafka.control import Control
 from farandole.topics import own_schemas
 from tests.integration.runtime_world import World, said, until
 from tests.integration.test_runtime_joins import send_pairs
+from tests.integration.test_runtime_parking import bring_back, letters
 
 
 def give(world: World, kind: str, pipeline: str, *, reason: str = "the lake is full") -> None:
@@ -176,3 +179,38 @@ def test_a_cluster_without_the_control_topic_is_refused_at_the_start(world, monk
     with pytest.raises(FarandoleError, match=r"control\.v0") as raised:
         world.run("Double")
     assert "topology apply" in raised.value.hint
+
+
+def test_a_long_run_that_is_cancelled_under_way_is_a_letter_and_goes_on_after_its_first_step_when_redriven(
+    world, monkeypatch
+):
+    world.create("Enduring")
+    world.module.gate.clear()
+    service = world.run("Enduring")
+    world.send(range(3))
+    begun = until(lambda: found if len(found := [d for d in world.module.done if d[0] == "begun"]) == 3 else None)
+    run = next(run for _, n, run in begun if n == 1)
+
+    for name, value in world.environment(FARANDOLE_ACTOR="ada").items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(runs, ["cancel", run, "--reason", "wrong table"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    [letter] = until(lambda: world.letters("Enduring"))
+
+    told = dict(letter.headers())
+    assert told["farandole-dlq-reason"] == b"cancelled"
+    assert told["farandole-dlq-exception-class"] == b"farandole.Cancelled"
+    assert told["__dlq.errors.message"] == b"cancelled by ada: wrong table"
+    assert letter.value() == next(m.value() for m in world.records(world.module.SENT) if m.key() == letter.key())
+    [dead] = world.runs("Enduring", "dead")
+    assert (dead["id"], dead["detail"]["actor"], dead["detail"]["reason"]) == (run, "ada", "wrong table")
+    assert [line["actor"] for line in world.said("run.cancel", "Enduring")] == ["ada"]
+    assert [d for d in world.module.done if d[0] == "begun"] == begun  # not tried again
+
+    world.module.gate.set()
+    world.wait_drained("Enduring")
+    assert world.outputs() == [0, 20]
+    bring_back(world, "Enduring", letters(world, "Enduring")[0])
+    until(lambda: world.outputs() == [0, 10, 20])
+    service.stop()
+    assert world.module.done.count(("weigh", 1)) == 1

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from farandole.control import PAUSE, RESUME
 from farandole.errors import FarandoleError, SettingsError
 from farandole.stack.launcher import Stack
 from tests.integration.runtime_front import front_of
-from tests.integration.runtime_world import World, until
+from tests.integration.runtime_world import World, said, until
+from tests.integration.test_runtime_control import give
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,28 @@ def test_a_broker_that_restarts_in_the_middle_loses_and_doubles_nothing(away, ow
     assert world.why("Double") == []
 
 
+def test_a_service_hears_what_is_wanted_of_it_across_a_restart_of_the_broker(away, own):
+    world = away
+    world.create("Double")
+    service = world.run("Double")
+    world.send(range(10))
+    until(lambda: len(world.outputs()) == 10)
+    own.kill("kafka")
+    own.start_kafka()
+    give(world, PAUSE, "Double")
+    until(lambda: world.said("pipeline.paused"), 60)
+    world.send(range(10, 20))
+    own.kill("kafka")
+    own.start_kafka()
+    give(world, RESUME, "Double")
+    world.wait_drained("Double", 60)
+    service.stop()
+    assert [line["event"] for line in said if line["event"].startswith("pipeline.")] == [
+        "pipeline.paused", "pipeline.resumed",
+    ]  # fmt: skip
+    assert world.outputs() == [2 * n for n in range(20)]
+
+
 def test_a_broker_that_is_away_at_the_start_is_waited_for_with_a_clear_line(away, own):
     world = away
     world.create("Double")
@@ -180,7 +204,9 @@ def test_topics_that_are_missing_are_named_with_the_remedy(world):
     world.create("Double")
     with pytest.raises(FarandoleError) as told:
         world.run("Catching")
-    assert f"topics that do not exist: dlq.{world.group('Catching')}, {world.module.REFUSED}" in told.value.message
+    group = world.group("Catching")
+    missing = f"dlq.{group}, retry.{group}, {world.module.REFUSED}"
+    assert f"topics that do not exist: {missing}" in told.value.message
     assert told.value.hint == "create them: farandole topology apply"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from farandole import Attempt, Pipeline, Retry, step, when
 from farandole.clock import ManualClock
+from farandole.deadletter import Failure
 from farandole.errors import BrokerUnreachable, Fenced
 from farandole.event import Envelope, Event, Position, RawRecord, envelope_of, fact
 from farandole.fill import plan
@@ -327,3 +328,56 @@ def test_an_effect_at_most_once_is_tried_again_for_an_error_that_comes_before_it
     assert run.state is RunState.AGAIN
     advance(run, kit)
     assert (run.state, calls) == (RunState.DONE, ["called", "called"])
+
+
+WHY = Failure("farandole.Cancelled", "cancelled by ada: wrong", "run", fingerprint="f", reason="cancelled")
+
+
+@step(retry=Retry(3, backoff="1s"), catch={BadAskError: refuse})
+def listens(asked: Asked, attempt: Attempt) -> Given:
+    run_under_way[0].end(WHY)  # as a person does from another thread
+    if attempt.cancelled.is_set():
+        raise BadAskError
+    return Given(asked.n)
+
+
+run_under_way: list[Run] = []
+
+
+def test_a_run_that_is_ended_by_hand_tells_its_step_and_is_dead_neither_retried_nor_caught():
+    run, kit = run_of(), kit_of(listens)
+    run_under_way[:] = [run]
+    advance(run, kit)
+    assert run.state is RunState.DEAD
+    assert (run.failure.reason, run.failure.step, run.outputs) == ("cancelled", "listens", [])
+    assert run.steps[-1]["state"] == "cancelled"
+
+
+def test_a_run_that_is_ended_by_hand_begins_no_further_step_and_keeps_what_it_has():
+    run, kit = run_of(), kit_of(count, give)
+    errors.append(OSError())
+    advance(run, kit)
+    run.end(WHY)
+    advance(run, kit)
+    assert (run.state, run.failure.step, calls) == (RunState.DEAD, "count", [calls[0]])
+
+
+@step(effect="at_most_once")
+def sends(asked: Asked, attempt: Attempt) -> Given:
+    run_under_way[0].end(WHY)
+    raise InterruptedError
+
+
+def test_an_effect_at_most_once_that_is_ended_by_hand_in_its_middle_is_uncertain():
+    run, kit = run_of(), kit_of(sends)
+    run_under_way[:] = [run]
+    advance(run, kit)
+    assert run.state is RunState.UNCERTAIN
+
+
+def test_a_run_whose_last_step_gives_its_result_all_the_same_is_done():
+    run, kit = run_of(), kit_of(count)
+    run_under_way[:] = [run]
+    advance(run, kit)
+    run.end(WHY)
+    assert run.state is RunState.DONE

@@ -407,3 +407,44 @@ def test_a_step_that_has_given_its_result_is_not_asked_again_by_park_restart_or_
 
     assert (world.asked.count(-1), stored(stage)) == (1, [2])
     assert (stage.runs[0].steps[0]["name"], stage.runs[0].steps[0]["reused"]) == ("count", True)
+
+
+def test_a_run_that_is_cancelled_between_two_attempts_goes_on_after_its_kept_step_when_it_is_redriven():
+    stage, world = stage_of(Steps, n1=1)
+    stage.tell(*rows(1))
+    run = next(iter(stage._worker.intake.in_flight.values())).id
+    stage.command(Command(run_id_of(run), CANCEL, "", run, "ann@desk", "wrong table", at=1))
+    stage.wait("2s")
+
+    (letter,) = stage.dead
+    assert (letter.reason, letter.message, letter.step) == ("cancelled", "cancelled by ann@desk: wrong table", "give")
+    assert letter.exception_class == "farandole.Cancelled"
+    (entry,) = stage.runs
+    assert (entry.state, entry.detail["actor"], [s["state"] for s in entry.steps]) == (
+        "dead", "ann@desk", ["done", "cancelled"],
+    )  # fmt: skip
+    assert (world.asked, stored(stage)) == ([-1, 1], [])
+
+    again(stage)
+    assert (world.asked, stored(stage)) == (
+        [-1, 1, 1],
+        [2],
+    )  # the first step was not asked again, and life 1 is another
+    assert conservation(stage) == one_effect(stage) == []
+
+
+def test_a_run_that_ends_its_process_each_time_can_be_cancelled_before_it_begins_again():
+    stage, world = stage_of(Store, n1=1)
+    stage.tell(*rows(1))
+    run = next(iter(stage._worker.intake.in_flight.values())).id
+    stage, world = stage_of(Store)  # the same topics, from their beginning
+    stage.command(Command(run_id_of(run), CANCEL, "", run, "ann@desk", "it kills us", at=1))
+    stage.tell(*rows(1, 2))
+    assert ([letter.reason for letter in stage.dead], world.asked, stored(stage)) == (["cancelled"], [2], [2])
+
+
+def test_a_command_for_a_run_that_has_ended_does_nothing():
+    stage, _ = stage_of(Store)
+    stage.tell(*rows(1))
+    wish(stage, CANCEL)
+    assert (states(stage), stage.dead, stored(stage)) == (["done"], [], [1])
