@@ -295,6 +295,7 @@ class Books:
         assert lane is not None  # noqa: S101 - as above
         first = min(chain(duplicates, *filtered.values()))
         name = f"range:{self.declaration.name}:{lane.topic_id}/{lane.partition}/{first}"
+        name += f"/epoch-{lane.epoch}" if lane.epoch else ""
         entry = Entry(
             "range", self.declaration.name, name, lane.epoch, "range", version=self.version, instance=self.instance
         )
@@ -309,6 +310,14 @@ class Books:
             "duplicates": duplicates,
         }
         return [self.line(entry)]
+
+    def told(self, name: str, about: str, detail: dict[str, str], epoch: int = 0) -> Record:
+        """A fact about the pipeline as a whole, under one id whoever tells it."""
+        identity = f"fact:{self.declaration.name}:{name}:{about}"
+        entry = Entry("fact", self.declaration.name, identity, epoch, "fact", fact=name, detail=detail)
+        entry.version, entry.instance = self.version, self.instance
+        entry.started_at = entry.ended_at = self.clock.millis()
+        return self.line(entry)
 
     def fact(self, owned: Owned, name: str, detail: dict[str, str]) -> Record:
         """Something about the pipeline that must not pass in silence."""

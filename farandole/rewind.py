@@ -58,6 +58,7 @@ class Start:
     detail: dict[str, str] = field(default_factory=dict)
     stop: bool = False
     prove: bool = False
+    replay: int | None = None  # from this offset to `offset` it is to be processed again, in an epoch of its own
 
 
 def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
@@ -88,7 +89,7 @@ def _behind(found: Found, position: int, on_rewind: str) -> Start:
         return Start(position, "offset.regressed", _says(found))
     if on_rewind == "ignore":
         return Start(position, "rewind.ignored", _says(found))
-    return Start(position, "rewind.requested", _says(found), stop=True)
+    return Start(position, "", _says(found), replay=max(found.committed or 0, found.low))
 
 
 def _within_the_log(found: Found, start: Start) -> Start:

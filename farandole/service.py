@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from farandole.intake import Intake
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
 from farandole.kafka.listener import Listener
+from farandole.kafka.ranges import RangeSource
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.kafka.sink import Session
@@ -35,12 +36,14 @@ from farandole.outcome import Books
 from farandole.owned import Owned
 from farandole.parking import Parking
 from farandole.reading import Reader
+from farandole.replaying import Replays
 from farandole.resources import Resources
 from farandole.run import Kit
 from farandole.schemagen import load_schemas
 from farandole.settings import Settings
 from farandole.settle import Settler
-from farandole.store import Store, open_store
+from farandole.steering import Heard
+from farandole.store import Range, Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
 from farandole.topics import CONTROL, own_schemas
@@ -48,6 +51,8 @@ from farandole.worker import Worker
 
 T = TypeVar("T")
 
+REPLAY_SHARE = 4
+"""A replay has one slot for so many of the live lane."""
 TRANSACTIONS = 32
 """Partitions whose transactions run side by side."""
 
@@ -88,8 +93,15 @@ def worker_of(
         lambda raw: codec.decode(CONTROL, raw.value, raw.headers),
         wait.say,
     )
-    worker = _put_together(_Parts(declaration, plans, resources, settings, codec, books, source, store, listener))
-    worker.closing += [listener.close, store.close, registry.close]
+    parts = _Parts(
+        declaration, plans, resources, settings, codec, books, source, store, listener,
+        declaration.name, lambda key: first_offset(declaration, source, key), declaration.slots,
+    )  # fmt: skip
+    worker = _put_together(parts)
+    worker.replays = Replays(
+        store, books, books.clock, worker.say, partial(_replay, parts, worker, source.topic_ids), worker.steering
+    )
+    worker.closing += [worker.replays.close, listener.close, store.close, registry.close]
     listener.start()
     return worker
 
@@ -130,7 +142,29 @@ class _Parts:
     books: Books
     source: Source
     store: Store
-    listener: Listener
+    listener: Heard
+    group: str
+    first: Callable[[Key], int]
+    slots: int
+    epoch: int = 0
+
+
+def _replay(
+    parts: _Parts, live: Worker, topic_ids: Mapping[str, str], epoch: int, ranges: Sequence[Range], heard: Heard
+) -> Worker:
+    """The worker of an epoch: everything as in the live lane, over exact ranges, with fewer slots."""
+    group, settings = f"{parts.group}.replay-{epoch}", parts.settings
+    exact = {(one.topic, one.partition): (one.start, one.end) for one in ranges}
+    source = RangeSource(
+        group, exact, settings.client_properties(), settings.group_protocol, lambda: live.lanes.running > 0
+    )
+    source.topic_ids = dict(topic_ids)
+    slots = max(1, parts.slots // REPLAY_SHARE)
+    worker = _put_together(
+        replace(parts, source=source, listener=heard, group=group, first=source.start, slots=slots, epoch=epoch)
+    )
+    worker.steering.tells = False
+    return worker
 
 
 def _put_together(parts: _Parts) -> Worker:
@@ -147,6 +181,7 @@ def _put_together(parts: _Parts) -> Worker:
         clock,
         owners,
         lambda owned, offset, why: worker.place_back(owned, offset, why),  # noqa: PLW0108 - it is made below
+        epoch=parts.epoch,
     )
     intake = Intake(
         reader,
@@ -163,7 +198,7 @@ def _put_together(parts: _Parts) -> Worker:
     )
     takeover = _takeover(parts, threads, say)
     work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
-    lanes = Lanes(work, declaration.slots, clock, ordered=declaration.ordering == "key")
+    lanes = Lanes(work, parts.slots, clock, ordered=declaration.ordering == "key")
     settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
@@ -188,9 +223,11 @@ def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., Non
         parts.books.instance,
         lambda transactional_id: Session(transactional_id, properties),
         lambda topic: TopicReader(settings.bootstrap(), topic, properties),
-        lambda key: first_offset(declaration, source, key),
+        parts.first,
         threads,
         say,
+        parts.group,
+        parts.epoch,
     )
 
 

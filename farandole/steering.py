@@ -43,6 +43,7 @@ class Steering:
         self._heard, self._lanes, self._books, self._say = heard, lanes, books, say
         self.paused: Command | None = None
         self.held = True
+        self.tells = True  # whether pauses and resumes are written to the ledger from here
         self._facts: list[Command] = []
         self._of_runs: dict[str, Command] = {}
         self._news: list[Command] = []
@@ -94,7 +95,8 @@ class Steering:
 
     def _steer(self, command: Command) -> None:
         was, self.paused = self.paused, command if command.kind == PAUSE else None
-        self._facts.append(command)  # every instance writes it, under one id
+        if self.tells:
+            self._facts.append(command)  # every instance writes it, under one id
         if was is not None or self.paused is not None:
             self._say(_name(command), actor=command.actor, reason=command.reason, at=iso_of(command.at))
 

@@ -24,7 +24,8 @@ from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
 from farandole.rewind import Found, Start, where_to_start
-from farandole.store import Store
+from farandole.store import Range, Store
+from farandole.store.epochs import REWIND
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
 from farandole.store.rows import FINAL, SETTLED
 from farandole.store.waiting import Member
@@ -32,7 +33,6 @@ from farandole.store.waiting import Member
 CRASHES, CAREFUL = 2, 100
 """After so many ends in disorder at one offset, so many records are handled one at a time."""
 REMEDIES = {
-    "rewind.requested": "to go on where it was, set the group to {position}, or declare on_rewind = 'ignore'",
     "data.truncated": "the topic was restored or made anew; what was settled stands in the ledger",
     "ledger.incomplete": "keep database and topics as they are, and set the group to the first of these offsets",
 }
@@ -62,7 +62,9 @@ class Takeover:
     first_offset: Callable[[tuple[str, int]], int]
     threads: ThreadPoolExecutor
     say: Callable[..., None]
+    group: str
     epoch: int = 0
+    _rewound: list[tuple[Owned, Range]] = field(default_factory=list)
 
     def take(self, partitions: Sequence[Owned], topic_ids: Mapping[str, str]) -> None:
         """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
@@ -79,9 +81,26 @@ class Takeover:
                 self._start(owned, taken[owned.key], tails[owned.key], end, committed[owned.key])
             except Fenced as fenced:
                 owned.phase, owned.why = GONE, str(fenced)
+        self._replayed()
+
+    def _replayed(self) -> None:
+        """Somebody set the group back: what was settled is processed again, in one new epoch for all partitions.
+
+        Its ranges stand in SQL before the live position is committed over what was asked for.
+        """
+        found, self._rewound = self._rewound, []
+        if not found:
+            return
+        epoch = self.store.epochs.rewound([span for _, span in found])
+        records = sum(span.end - span.start for _, span in found)
+        told = {"epoch": str(epoch), "offsets": str(records), "ranges": "; ".join(str(span) for _, span in found[:50])}
+        self.say("replay.detected", **told)
+        fact = self.books.told("replay.detected", f"epoch-{epoch}", {**told, "command": REWIND}, epoch)
+        for n, (owned, _) in enumerate(found):
+            owned.ended.append(Ended([], [fact] if n == 0 else []))  # each commits where it goes on, with our mark
 
     def _open(self, owned: Owned) -> None:
-        owned.session = owned.session or self.session(f"{self.declaration.name}-{owned.topic}-{owned.partition}")
+        owned.session = owned.session or self.session(f"{self.group}-{owned.topic}-{owned.partition}")
         lane = owned.lane
         assert lane is not None  # noqa: S101 - the fence gave it
         owned.session.check = lambda: self.store.inbox.check(lane)
@@ -144,7 +163,8 @@ class Takeover:
         never = taken.next_offset is None and offset < 0
         found = Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high)
         first = self.first_offset(owned.key) if never else 0
-        start = where_to_start(found, first, self.declaration.on_rewind)
+        ignored = self.epoch or owned.topic == self.declaration.retry_topic
+        start = where_to_start(found, first, "ignore" if ignored else self.declaration.on_rewind)
         if start.prove and taken.next_offset is not None:
             start = self._proven(owned, taken.next_offset, start, tail)
         self._apply(owned, tail, taken.ledger_offset if start.stop else end, _settled(start, taken))
@@ -165,7 +185,12 @@ class Takeover:
             self._stop(owned, start)
             return
         owned.phase = RUNNING
-        if start.fact:
+        if start.replay is not None:
+            span = Range(
+                owned.topic, owned.lane.topic_id if owned.lane else "", owned.partition, start.replay, start.offset
+            )
+            self._rewound.append((owned, span))
+        elif start.fact:
             owned.ended.append(Ended([], [self._fact(owned, start)]))
         elif never:
             owned.ended.append(Ended([], []))  # commit where it begins, so that nobody takes it for expired

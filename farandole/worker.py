@@ -24,6 +24,7 @@ from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
 from farandole.parking import ROOM
 from farandole.points import point
+from farandole.replaying import Replays
 from farandole.run import Run, RunState
 from farandole.settle import Settler
 from farandole.steering import Heard, Steering
@@ -75,6 +76,7 @@ class Worker:
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
         self.steering = Steering(heard, lanes, self.books, self.say)
+        self.replays: Replays | None = None
         self.commanded = Commanded(intake, clock, self.say, self.steering)
 
     # ---- the story of a batch
@@ -165,6 +167,8 @@ class Worker:
             with self._database():
                 idle = not self.lanes.running and not self._backlog  # the client counts the backlog as read
                 self.upkeep.look(self.owned.values(), idle=idle, held=self.steering.held)
+                if self.replays is not None:
+                    self.replays.look(list(self.owned.values()))
         self._bury()
 
     def _settled(self) -> None:
@@ -339,6 +343,8 @@ class Worker:
         if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog or self._leaving:
             return False
         if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
+            return False
+        if self.replays is not None and not self.replays.idle:
             return False
         running = [o for o in self.owned.values() if o.phase == RUNNING]
         return all(o.next_offset >= self.source.end_seen(o.key) for o in running)

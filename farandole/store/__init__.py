@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from farandole.store.breakers import Breakers, Change, Guards
 from farandole.store.checkpoints import Checkpoint, Checkpoints
 from farandole.store.engine import Database
+from farandole.store.epochs import Epochs, Range
 from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
 from farandole.store.migrate import prepare_tables
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "Claim",
+    "Epochs",
     "Guards",
     "Inbox",
     "Joined",
@@ -32,6 +34,7 @@ __all__ = [
     "Member",
     "OutboxRow",
     "Outcome",
+    "Range",
     "Settlement",
     "Store",
     "Taken",
@@ -49,6 +52,7 @@ class Store:
         self.inbox = Inbox(database, pipeline)
         self.checkpoints = Checkpoints(database, pipeline)
         self.waiting = WaitingRoom(database, pipeline)
+        self.epochs = Epochs(database, pipeline)
         self.breakers = Breakers(database, pipeline)
         self.guards = Guards(database, pipeline)
 

@@ -80,6 +80,23 @@ position = _table(
     ("pipeline", "epoch", "topic_id", "partition"),
 )
 
+# What is processed again on purpose, range by range; its position has a row of its own under the epoch.
+replay_range = _table(
+    "replay_range",
+    [
+        _text("pipeline"),
+        Column("epoch", Integer, nullable=False),
+        _text("topic_id"),
+        Column("partition", Integer, nullable=False),
+        _text("topic"),
+        _number("start_off", None),
+        _number("end_off", None),
+        _text("command"),
+        _number("opened_at"),
+    ],
+    ("pipeline", "epoch", "topic_id", "partition"),
+)
+
 # Keys that are not finished: the one place where two owners of one key meet, hence the lock.
 inbox_open = _table(
     "inbox_open",

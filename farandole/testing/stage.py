@@ -251,7 +251,7 @@ class Stage:
         takeover = Takeover(
             declaration, store, cast("Any", source), codec, books, "stage",
             lambda _: cast("Any", ListSession(self._log)), lambda topic: cast("Any", ListReader(self._log, topic)),
-            lambda _: 0, side, _quiet,
+            lambda _: 0, side, _quiet, declaration.name,
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
         settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)

@@ -48,43 +48,16 @@ def test_our_own_commits_carry_a_mark(settled):
     assert metadata.startswith("farandole/1 ")
 
 
-def test_a_rewind_stops_the_partition_says_so_and_leaves_the_request_standing(settled):
-    world = settled()
-    set_offset(world, "Double", 3)
-    service = world.run("Double")
-    world.send([100], partition=1)
-    until(lambda: 200 in world.outputs())
-    until(lambda: "rewind.requested" in world.facts("Double"))
-    assert world.facts("Double")["rewind.requested"]["committed"] == "3"
-    assert world.facts("Double")["rewind.requested"]["position"] == "10"
-    [line] = world.said("partition.stopped")
-    assert "set the group to 10" in line["why"]
-    service.stop()
-    assert offset_of(world, "Double")[0] == 3  # the request stands
-    assert world.module.done == [("double", 100)]  # nothing ran again
-
-
-def test_setting_the_group_to_where_it_was_ends_the_stop(settled):
-    world = settled()
-    set_offset(world, "Double", 3)
-    service = world.run("Double")
-    until(lambda: world.said("partition.stopped"))
-    service.stop()
-    set_offset(world, "Double", 10)
-    world.send([30], partition=0)
-    world.drain("Double")
-    assert world.module.done == [("double", 30)]
-
-
 def test_a_service_that_is_drained_but_for_a_stopped_partition_ends_with_an_error(settled):
     world = settled()
-    set_offset(world, "Double", 0)
+    world.send(range(20, 30), partition=0)
+    set_offset(world, "Double", 15, "farandole/1 10 1 99")  # a mark of ours, of a transaction that nobody knows of
     world.send([70], partition=1)
     process = world.start("Double", "--until-drained")
     assert process.wait(60) == 1
     assert world.done() == ["double 70"]
     assert "not everything is settled, partitions are stopped" in world.log()
-    assert "on_rewind = 'ignore'" in world.log()
+    assert "ledger.incomplete" in world.log()
 
 
 def test_a_rewind_that_is_ignored_goes_on_from_where_it_was(settled):

@@ -1,0 +1,109 @@
+"""The lanes in which epochs are processed again, beside the live one: each a worker with a group of its own.
+
+Whichever instances are up share the ranges of an epoch as they share everything: by Kafka's group. Live work goes
+first. What is done stays done: an epoch has positions and a dedup table of its own, so a crash goes on inside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from farandole.clock import Clock
+from farandole.control import RESUME, Command, pipeline_id
+from farandole.owned import RUNNING, Ended, Owned
+from farandole.steering import Steering
+from farandole.store import Range, Store
+
+if TYPE_CHECKING:
+    from farandole.outcome import Books
+    from farandole.worker import Worker
+
+LOOK, AGAIN = 1.0, 5.0
+"""Seconds between two looks for epochs under way, and before a lane that failed is tried again."""
+
+Make = Callable[[int, Sequence[Range], "Follower"], "Worker"]
+
+
+class Follower:
+    """Hears what the live lane of this instance was told: a paused pipeline replays nothing either."""
+
+    def __init__(self, live: Steering) -> None:
+        self._live = live
+        self._last: Command | None = None
+
+    def take(self) -> list[Command] | None:
+        """The pause or the resume since the last look."""
+        stands = self._live.paused
+        if stands is None and self._live.held:
+            return None
+        if stands is self._last:
+            return []
+        self._last = stands
+        return [stands or Command(pipeline_id(""), RESUME)]
+
+
+@dataclass(slots=True)
+class Replays:
+    """The epochs under way on this instance."""
+
+    store: Store
+    books: Books
+    clock: Clock
+    say: Callable[..., None]
+    make: Make
+    steering: Steering
+    _lanes: dict[int, tuple[Worker, threading.Thread]] = field(default_factory=dict)
+    _looked: float = -LOOK
+    _open: bool = True
+    _due: dict[int, float] = field(default_factory=dict)
+
+    def look(self, partitions: Sequence[Owned]) -> None:
+        """Begin what is under way and not at work here, tell what is finished. Raises DatabaseUnreachable."""
+        now = self.clock.monotonic()
+        # a live partition commits where it goes on before anything of it is processed again
+        settled = [o for o in partitions if o.phase == RUNNING and not o.ended]
+        if now - self._looked < LOOK or len(settled) < len(partitions) or not settled:
+            return
+        self._looked = now
+        open_epochs = self.store.epochs.under_way()
+        self._open = bool(open_epochs)
+        for epoch, (worker, thread) in list(self._lanes.items()):
+            if not thread.is_alive():
+                del self._lanes[epoch]
+                self._due[epoch] = now + AGAIN
+                if epoch not in open_epochs:
+                    told = {"epoch": str(epoch), "runs": str(worker.done)}
+                    self.say("replay.finished", **told)
+                    fact = self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)
+                    settled[0].ended.append(Ended([], [fact]))
+        for epoch, ranges in open_epochs.items():
+            if epoch not in self._lanes and now >= self._due.get(epoch, 0.0):
+                self._begin(epoch, self.store.epochs.ranges(epoch), len(ranges))
+
+    def _begin(self, epoch: int, ranges: Sequence[Range], left: int) -> None:
+        worker = self.make(epoch, ranges, Follower(self.steering))
+        thread = threading.Thread(target=self._serve, args=(epoch, worker), name=f"replay-{epoch}", daemon=True)
+        self._lanes[epoch] = (worker, thread)
+        self.say("replay.begun", epoch=epoch, ranges=len(ranges), left=left)
+        thread.start()
+
+    def _serve(self, epoch: int, worker: Worker) -> None:
+        try:
+            worker.serve(until_drained=True)
+        except Exception as error:  # noqa: BLE001 - the live lane goes on, and this one is tried again
+            self.say("replay.waits", epoch=epoch, error=f"{type(error).__name__}: {error}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is processed again, as of the last look."""
+        return not self._open and not self._lanes
+
+    def close(self) -> None:
+        """End in order: what runs may end, as in the live lane."""
+        for worker, _ in self._lanes.values():
+            worker.stopping.set()
+        for _, thread in self._lanes.values():
+            thread.join(30)
