@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,8 @@ from farandole.worker import Worker
 
 T = TypeVar("T")
 
+_PROCESS = secrets.token_hex(4)
+"""Tells this process from one before it of the same host and number, as in a container that was started again."""
 REPLAY_SHARE = 4
 """A replay has one slot for so many of the live lane."""
 TRANSACTIONS = 32
@@ -220,7 +223,7 @@ def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., Non
         source,
         parts.codec,
         parts.books,
-        parts.books.instance,
+        f"{parts.books.instance}-{_PROCESS}",
         lambda transactional_id: Session(transactional_id, properties),
         lambda topic: TopicReader(settings.bootstrap(), topic, properties),
         parts.first,

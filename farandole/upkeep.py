@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
@@ -12,9 +13,12 @@ from farandole.errors import BrokerUnreachable, FarandoleError, Fenced
 from farandole.event import Event, envelope_of
 from farandole.kafka.source import Source
 from farandole.outcome import Books
-from farandole.owned import GONE, RUNNING, Ended, Owned
+from farandole.owned import GONE, RUNNING, TAKING, Ended, Owned
 from farandole.store import Store
 from farandole.store.waiting import Member
+
+if TYPE_CHECKING:
+    from farandole.worker import Worker
 
 LOOK, LEDGER, EXPIRY = 1.0, 10.0, 2.0
 """Seconds between two looks at positions, at the ledger's end, and for joins whose time is up."""
@@ -136,3 +140,21 @@ class Rest:
         if not (owner or now - self._started > NOBODY_ELSE) or not drained():
             self._quiet = now
         return now - self._quiet > QUIET
+
+
+def drained(worker: Worker) -> bool:
+    """Whether all that was there is settled: nothing under way, and committed equals the end.
+
+    Of a paused pipeline: whether all that had begun is; what waits is not.
+    """
+    if worker.steering.held:
+        begun = worker.under_way(list(worker.owned.values())) or any(o.ended for o in worker.owned.values())
+        return worker.steering.paused is not None and not (begun or worker.settler.unsettled or worker.leaving)
+    if worker.lanes.running or worker.settler.unsettled or worker.intake.blocked or worker.backlog or worker.leaving:
+        return False
+    if any(o.phase == TAKING or o.window or o.ended for o in worker.owned.values()):
+        return False
+    if worker.replays is not None and not worker.replays.idle:
+        return False
+    running = [o for o in worker.owned.values() if o.phase == RUNNING]
+    return all(o.next_offset >= worker.source.end_seen(o.key) for o in running)

@@ -30,7 +30,7 @@ from farandole.settle import Settler
 from farandole.steering import Heard, Steering
 from farandole.store import Store
 from farandole.takeover import Takeover
-from farandole.upkeep import Rest, Upkeep
+from farandole.upkeep import Rest, Upkeep, drained
 
 BATCH = 500
 WINDOW = 2000
@@ -70,8 +70,8 @@ class Worker:
         self._database_tries = 0
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
-        self._backlog: deque[RawRecord] = deque()
-        self._leaving: list[Run] = []
+        self.backlog: deque[RawRecord] = deque()
+        self.leaving: list[Run] = []
         self._settling: Future[list[Ended]] | None = None
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
@@ -102,24 +102,24 @@ class Worker:
 
     def _poll(self) -> list[RawRecord]:
         """The next batch; where processes have died, one record at a time, and the next when that one is settled."""
-        if not self._backlog and not any(o.careful for o in self.owned.values()):
+        if not self.backlog and not any(o.careful for o in self.owned.values()):
             return self.source.poll(BATCH, self._patience())
-        self._backlog += self.source.poll(BATCH, 0.0 if self._backlog else 0.1)
+        self.backlog += self.source.poll(BATCH, 0.0 if self.backlog else 0.1)
         under_way = self.lanes.running or self.settler.unsettled or any(o.ended for o in self.owned.values())
-        if not self._backlog or under_way:
+        if not self.backlog or under_way:
             if self._settling is not None:
                 wait([self._settling], 0.02)
             return []
-        if free := [r for r in self._backlog if not self._is_careful(r)]:
-            self._backlog = deque(r for r in self._backlog if self._is_careful(r))
+        if free := [r for r in self.backlog if not self._is_careful(r)]:
+            self.backlog = deque(r for r in self.backlog if self._is_careful(r))
             return free
-        record = self._backlog.popleft()
+        record = self.backlog.popleft()
         owned = self.owned[record.topic, record.partition]
         with self._database():
             if owned.lane is not None and record.offset != owned.killer:
                 self.store.inbox.suspect(owned.lane, record.offset)
             return [record]
-        self._backlog.appendleft(record)
+        self.backlog.appendleft(record)
         return []
 
     def _is_careful(self, record: RawRecord) -> bool:
@@ -141,7 +141,7 @@ class Worker:
             if run.known is not None:
                 self.intake.known_meanwhile(run)
             elif run.holds:
-                self._leaving.append(run)
+                self.leaving.append(run)
             else:
                 owned.add(self.books.ended(run))
                 if run.via:
@@ -149,10 +149,10 @@ class Worker:
                 self.done += 1
             for copy in run.copies:
                 copy.owned.end(copy.slot, "duplicate")
-        if self._leaving and self.clock.monotonic() >= self._database_due:
+        if self.leaving and self.clock.monotonic() >= self._database_due:
             with self._database():
-                self.intake.holding.leave(self._leaving)
-                self._leaving = []
+                self.intake.holding.leave(self.leaving)
+                self.leaving = []
 
     def _commit(self) -> None:
         """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
@@ -165,7 +165,7 @@ class Worker:
             self._settling = self.takeover.threads.submit(self.settler.settle)  # meanwhile the next batch is taken
         elif self._settling is None:
             with self._database():
-                idle = not self.lanes.running and not self._backlog  # the client counts the backlog as read
+                idle = not self.lanes.running and not self.backlog  # the client counts the backlog as read
                 self.upkeep.look(self.owned.values(), idle=idle, held=self.steering.held)
                 if self.replays is not None:
                     self.replays.look(list(self.owned.values()))
@@ -220,7 +220,7 @@ class Worker:
     def _let_flow(self) -> None:
         """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = len(self._backlog) >= WINDOW or now < self._database_due or self.steering.held
+        stalled = len(self.backlog) >= WINDOW or now < self._database_due or self.steering.held
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= owned.room
@@ -267,7 +267,7 @@ class Worker:
         deadline = self.clock.monotonic() + (self.grace if self.stopping.is_set() else REVOKE_GRACE)
         for owned in leaving:
             owned.leaving = True
-        while self._under_way(leaving) and self.clock.monotonic() < deadline:
+        while self.under_way(leaving) and self.clock.monotonic() < deadline:
             self.lanes.wait(0.05)
             self._collect()
         self._settled()
@@ -279,18 +279,20 @@ class Worker:
         for owned in leaving:
             self._drop(owned)
 
-    def _under_way(self, leaving: Sequence[Owned]) -> bool:
+    def under_way(self, leaving: Sequence[Owned]) -> bool:
         """Whether runs of these partitions have begun and not ended; one that waits for its next attempt may wait."""
         runs = self.intake.in_flight.values()
         begun = (r for r in runs if r.home in leaving and r.started_at and r.state is not RunState.AGAIN)
         return any(not (r.over or r.skipped) for r in begun)
 
     def lost(self, keys: list[Key]) -> None:
-        """Somebody else owns these already: drop at once, commit nothing."""
-        for key in keys:
-            if key in self.owned:
-                self.say("partition.lost", at=f"{key[0]}[{key[1]}]")
-                self._drop(self.owned[key])
+        """Somebody else owns these already: drop at once, commit nothing. Nobody died of a record."""
+        gone = [self.owned[key] for key in keys if key in self.owned]
+        with contextlib.suppress(DatabaseUnreachable):
+            self.store.inbox.release([o.lane for o in gone if o.lane is not None])
+        for owned in gone:
+            self.say("partition.lost", at=f"{owned.topic}[{owned.partition}]")
+            self._drop(owned)
 
     def _bury(self) -> None:
         """Partitions that were fenced while they were ours, and those whose next record is not there any more."""
@@ -318,7 +320,7 @@ class Worker:
         self._pause_until.pop(owned.key, None)
         self.intake.drop(owned)
         self._forget_backlog(owned)
-        self._leaving = [run for run in self._leaving if run.home is not owned]
+        self.leaving = [run for run in self.leaving if run.home is not owned]
         self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
         for run in self.intake.in_flight.values():
             if run.home is owned and run.cancelled is not None:
@@ -328,26 +330,9 @@ class Worker:
 
     def _forget_backlog(self, owned: Owned) -> None:
         """Records of the partition that were read and not yet looked at: they are read again."""
-        self._backlog = deque(r for r in self._backlog if (r.topic, r.partition) != owned.key)
+        self.backlog = deque(r for r in self.backlog if (r.topic, r.partition) != owned.key)
 
     # ---- from start to end
-
-    def drained(self) -> bool:
-        """Whether all that was there is settled: nothing under way, and committed equals the end.
-
-        Of a paused pipeline: whether all that had begun is; what waits is not.
-        """
-        if self.steering.held:
-            begun = self._under_way(list(self.owned.values())) or any(o.ended for o in self.owned.values())
-            return self.steering.paused is not None and not (begun or self.settler.unsettled or self._leaving)
-        if self.lanes.running or self.settler.unsettled or self.intake.blocked or self._backlog or self._leaving:
-            return False
-        if any(o.phase == TAKING or o.window or o.ended for o in self.owned.values()):
-            return False
-        if self.replays is not None and not self.replays.idle:
-            return False
-        running = [o for o in self.owned.values() if o.phase == RUNNING]
-        return all(o.next_offset >= self.source.end_seen(o.key) for o in running)
 
     def serve(self, *, until_drained: bool = False) -> None:
         """Turn until told to stop, or until drained. Raises what cannot be mended by waiting."""
@@ -355,7 +340,7 @@ class Worker:
         rest = Rest(self.clock)
         while not self.stopping.is_set():
             self.turn()
-            if until_drained and rest.reached(self.drained, owner=self.assignments > 0):
+            if until_drained and rest.reached(lambda: drained(self), owner=self.assignments > 0):
                 break
         error = None if self.stopping.is_set() else self.steering.left_over(list(self.owned.values()))
         self.close()

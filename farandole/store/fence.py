@@ -29,7 +29,10 @@ def row_of(pipeline: str, lane: Lane) -> ColumnElement[bool]:
 
 
 def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Taken:
-    """Raise the fence of the lane's partition by one, in the name of `owner`."""
+    """Raise the fence of the lane's partition by one, in the name of `owner`.
+
+    An owner that takes it over once more is evidently alive: that is no end in disorder.
+    """
     mine = row_of(pipeline, lane)
     with database.writing() as conn:
         conn.execute(
@@ -45,9 +48,11 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
         asked = select(row.owner, row.next_offset, row.crashes, row.crashed_at, row.suspect, row.suspected)
         before = conn.execute(asked.where(mine).with_for_update()).one()
         stands = (before.next_offset or 0) - (before.crashed_at or 0) < HARDLY
-        crashes = 0 if before.owner is None else before.crashes + 1 if stands and before.crashes else 1
+        died = before.owner not in (None, owner)
+        more = before.crashes + 1 if stands and before.crashes else 1
+        crashes = more if died else before.crashes if before.owner else 0
         was, in_hand = _suspect_of(before.suspect if crashes else None)
-        deaths = 0 if was is None else before.suspected + in_hand
+        deaths = 0 if was is None else before.suspected + (in_hand and died)
         # remembered, but not in hand any more: a death before it is taken up again is not its doing
         told = {
             "crashes": crashes,

@@ -281,3 +281,9 @@ def test_a_day_that_was_forgotten_can_come_back(store, monkeypatch):
     store.inbox.settle([settlement(lane, outcome(1))])
 
     assert store.inbox.count() == 1
+
+
+def test_an_owner_that_takes_over_once_more_has_not_died(store):
+    for _ in range(3):
+        assert store.inbox.take_over(TOPIC, TOPIC_ID, 0, "a").crashes == 0
+    assert [store.inbox.take_over(TOPIC, TOPIC_ID, 0, other).crashes for other in ("b", "b", "c")] == [1, 1, 2]

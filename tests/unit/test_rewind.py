@@ -19,8 +19,8 @@ OURS = str(Mark(0, 1, 1))
         (15, OURS, 10, (0, 20), "replay", 15, "", False, True),
         (15, str(Mark(11, 1, 1)), 10, (0, 20), "replay", 10, "offset.fast_forward.refused", False, False),
         (15, "", 10, (0, 20), "replay", 10, "offset.fast_forward.refused", False, False),
-        (5, "", 10, (0, 20), "replay", 10, "rewind.requested", True, False),
-        (5, "somebody else's", 10, (0, 20), "replay", 10, "rewind.requested", True, False),
+        (5, "", 10, (0, 20), "replay", 10, "", False, False),
+        (5, "somebody else's", 10, (0, 20), "replay", 10, "", False, False),
         (5, "", 10, (0, 20), "ignore", 10, "rewind.ignored", False, False),
         (5, OURS, 10, (0, 20), "replay", 10, "offset.regressed", False, False),
         (None, "", 10, (0, 20), "replay", 10, "offset.expired", False, False),
@@ -34,6 +34,13 @@ OURS = str(Mark(0, 1, 1))
 def test_each_row_of_the_table(committed, metadata, position, log, on_rewind, offset, fact, stop, prove):
     start = where_to_start(Found(committed, metadata, position, *log), 7, on_rewind)
     assert (start.offset, start.fact, start.stop, start.prove) == (offset, fact, stop, prove)
+
+
+def test_what_a_person_asks_for_is_processed_again_as_far_as_the_log_still_has_it():
+    assert where_to_start(Found(5, "", 10, 0, 20), 0, "replay").replay == 5
+    assert where_to_start(Found(0, "", 10, 3, 20), 0, "replay").replay == 3
+    assert where_to_start(Found(5, OURS, 10, 0, 20), 0, "replay").replay is None
+    assert where_to_start(Found(5, "", 10, 0, 20), 0, "ignore").replay is None
 
 
 def test_a_seed_below_the_position_is_no_request_of_a_person():
