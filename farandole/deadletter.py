@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import PurePath
 from types import TracebackType
 
 from farandole.clock import iso
+from farandole.delivery import Delivery
 from farandole.event import RawRecord, Record
 from farandole.ids import dead_letter_id, digest
 
@@ -91,24 +92,28 @@ class DeadLetter:
     part: int = 1
     parts: int = 1
     join_key: bytes = b""
+    timestamp: int = -1  # of the event, milliseconds since 1970; -1 unknown
 
     @classmethod
     def of(cls, raw: RawRecord) -> DeadLetter:
-        """From a record of a dead-letter topic; what its writer did not say is empty, or -1."""
+        """From a record of a dead-letter topic; what its writer did not say is empty, or -1.
+
+        Whose letter it is follows from the topic's name, ``dlq.<group>``, and else from the headers. A letter
+        without a fingerprint of its own gets one from what it says of the error.
+        """
         got = dict(raw.headers)
         run, life = _text(got, "farandole-dlq-run-id"), _number(got, "farandole-dlq-life", default=0)
         part, parts = (_number(got, f"farandole-dlq-{name}", default=1) for name in ("part", "parts"))
         event_type = _text(got, "ce_type")
         topic = _text(got, *_said_as("topic"), "x-original-topic") or event_type
-        return cls(
+        told = cls(
             id=dead_letter_id(run, life, part) if run else f"{raw.topic}/{raw.partition}:{raw.offset}",
             raw=raw,
             topic=topic,
             topic_id=_text(got, "farandole-dlq-topic-id"),
             partition=_number(got, *_said_as("partition")),
             offset=_number(got, *_said_as("offset")),
-            group=_text(got, "__dlq.errors.group", "kafka_dlt-original-consumer-group")
-            or raw.topic.removeprefix("dlq."),
+            group=owner_of(raw.topic) or _text(got, "__dlq.errors.group", "kafka_dlt-original-consumer-group"),
             message=_text(got, "__dlq.errors.message", *_exception("message")),
             stage=_text(got, "farandole-dlq-stage", "__connect.errors.stage"),
             step=_text(got, "farandole-dlq-step", "__connect.errors.class.name"),
@@ -117,6 +122,7 @@ class DeadLetter:
                 got,
                 "farandole-dlq-exception-class",
                 "__connect.errors.exception.class.name",
+                "kafka_dlt-exception-cause-fqcn",  # the other one is the listener's, the same for every cause
                 "kafka_dlt-exception-fqcn",
             ),
             stacktrace=_text(got, "farandole-dlq-stacktrace", *_exception("stacktrace")),
@@ -133,7 +139,74 @@ class DeadLetter:
             part=part,
             parts=parts,
             join_key=_bytes(got, "farandole-dlq-join-key"),
+            timestamp=_number(got, "farandole-dlq-timestamp", "kafka_dlt-original-timestamp"),
         )
+        return told if told.fingerprint else replace(told, fingerprint=_foreign_fingerprint(told))
+
+    def event(self, stood: RawRecord | None = None) -> RawRecord:
+        """The event as it stood on its own topic, without what the letter added to it.
+
+        `stood` is the event itself where this letter only points to it.
+        """
+        of = stood or self.raw
+        headers = list(of.headers) if stood else _untouched(self.raw.headers)
+        return RawRecord(
+            self.topic, self.topic_id, self.partition, self.offset, self.timestamp, of.key, of.value, headers
+        )
+
+    def delivery(self, kind: str, redrive_id: str, actor: str, *, reason: str = "", edited_from: str = "") -> Delivery:
+        """What brings this letter back to its pipeline: its key and its run, in their next life."""
+        return Delivery(
+            kind,
+            self.run_id,
+            self.key,
+            self.topic,
+            self.topic_id,
+            self.partition,
+            self.offset,
+            self.timestamp,
+            life=self.life + 1,
+            part=self.part,
+            parts=self.parts,
+            join_key=self.join_key,
+            first_failed_at=self.first_failed_at,
+            redrive_id=redrive_id,
+            edited_from=edited_from,
+            actor=actor,
+            reason=reason,
+        )
+
+
+PREFIX = "dlq."
+"""Dead letters of a pipeline stand in the topic of this and its name."""
+
+
+def owner_of(topic: str) -> str:
+    """The pipeline whose dead letters stand in a topic; empty where the name does not tell."""
+    return topic.removeprefix(PREFIX) if topic.startswith(PREFIX) else ""
+
+
+_ADDED_BY_OTHERS = re.compile(
+    r"__dlq\.errors\.|farandole-dlq-|__connect\.errors\.|kafka_(?:dlt-|exception-|original-|deliveryAttempt$)"
+    r"|retry_topic-|springDeserializerException|x-original-topic$"
+)
+
+
+def _untouched(headers: RawHeaders) -> RawHeaders:
+    """The headers of the event: ours stand behind them in one block, those of others are known by their names.
+
+    The event of a pipeline that listens to dead letters has headers of this kind of its own, and keeps them.
+    """
+    if any(name == "farandole-dlq-stage" for name, _ in headers):
+        begins = max((at for at, (name, _) in enumerate(headers) if name == "__dlq.errors.topic"), default=-1)
+        if begins >= 0:
+            return headers[:begins]
+    return [(name, value) for name, value in headers if not _ADDED_BY_OTHERS.match(name)]
+
+
+def _foreign_fingerprint(letter: DeadLetter) -> str:
+    place = letter.step or letter.stage
+    return fingerprint(letter.group, place, letter.exception_class, letter.message, "")
 
 
 def _said_as(name: str) -> tuple[str, str, str]:
@@ -262,6 +335,7 @@ def _reasons(raw: RawRecord, failure: Failure, where: LetterContext, stacktrace:
         ("__dlq.errors.delivery.count", str(failure.attempts)),
         ("__dlq.errors.message", failure.message),
         ("farandole-dlq-topic-id", raw.topic_id),
+        ("farandole-dlq-timestamp", str(raw.timestamp) if raw.timestamp >= 0 else ""),
         ("farandole-dlq-stage", failure.stage),
         ("farandole-dlq-step", failure.step),
         ("farandole-dlq-reason", failure.reason),

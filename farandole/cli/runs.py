@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farandole.cli.answer import emit_one, lasted, local, projection, tell
+from farandole.cli.answer import emit_one, lasted, local, moment_of, projection, tell
 from farandole.cli.output import emit, output_option
 from farandole.cli.steer import cancel, release, reschedule
 from farandole.errors import FINE
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from farandole.ledger.lineage import Key, Lineage
 
 _STATES = ["done", "caught", "dead", "parked", "waiting", "uncertain", "claimed", "resolved", "expired", "joined"]
@@ -49,7 +47,7 @@ def list_runs(pipeline: str, states: tuple[str, ...], since: str, limit: int, ou
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     from farandole.ledger import gaps, queries
 
-    start = _since(since)
+    start = moment_of(since, "--since")
     with projection() as conn:
         found = queries.runs(conn, pipeline=pipeline, states=states, since=start, limit=limit)
         lacking = gaps.gaps(conn, pipeline)
@@ -114,26 +112,6 @@ def lineage(identity: str, up: bool, down: bool, output: str | None) -> int:
         for line in _tree(found, up=up or both, down=down or both):
             click.echo(line)
     return FINE
-
-
-def _since(text: str) -> datetime | None:
-    from datetime import UTC, datetime, timedelta
-
-    from farandole.clock import SystemClock, seconds
-
-    if not text:
-        return None
-    try:
-        return SystemClock().now() - timedelta(seconds=seconds(text))
-    except ValueError:
-        pass
-    try:
-        start = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is neither a span (2h, 1d) nor a time (2013-01-01T06:00Z)", param_hint="--since"
-        ) from None
-    return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
 def _told(run: dict[str, Any]) -> Iterator[str]:

@@ -31,6 +31,17 @@ Decoder = Callable[[bytes], dict[str, Any]]
 Headers = Iterable[tuple[str, bytes | None]]
 
 
+def schema_named(value: bytes | None, headers: Headers | None = None) -> int | str | None:
+    """The schema that a value says it was written with: an id, or a GUID; None where it names none."""
+    given = dict(headers or ()).get(SCHEMA_ID_HEADER)
+    name = given if given is not None else (value or b"")[:_PREFIX]
+    if given is not None and len(name) == _GUID and name[0] == 1:
+        return str(uuid.UUID(bytes=name[1:]))
+    if given is not None and len(name) == _ID:
+        return int.from_bytes(name, "big")
+    return int.from_bytes(name[1:], "big") if len(name) == _PREFIX and not name[0] else None
+
+
 class Unencodable(FarandoleError):
     """A record that does not fit its event type's schema; the text names the field."""
 

@@ -163,10 +163,15 @@ class ListReader:
 
 
 class StageCodec:
-    """The real codec for event types that have a schema; any other record is kept as it is, under its text."""
+    """The real codec for event types that have a schema; any other record is kept as it is, under its text.
 
-    def __init__(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
-        self._codec = Codec(_Schemas(schemas), schemas)  # type: ignore[arg-type]  # it asks two questions only
+    `writers` are the schemas of foreign bytes, by the id or the GUID that these carry.
+    """
+
+    def __init__(
+        self, schemas: Mapping[str, Mapping[str, Any]], writers: Mapping[int | str, Mapping[str, Any]] | None = None
+    ) -> None:
+        self._codec = Codec(_Schemas(schemas, writers or {}), schemas)  # type: ignore[arg-type]  # three questions only
         self._known = frozenset(schemas)
         self._plain: dict[bytes, dict[str, Any]] = {}
 
@@ -186,21 +191,30 @@ class StageCodec:
 
 
 class _Schemas:
-    """A registry in which every schema stands under its place in the list, and any other id is unreadable."""
+    """A registry in which every schema stands under its place in the list, and foreign ones under their own ids."""
 
     url = "stage"
+    _OWN = 1 << 30  # no registry has come so far: the ids of letters keep their meaning
 
-    def __init__(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
-        self._names = list(schemas)
-        self._schemas = schemas
+    def __init__(
+        self, schemas: Mapping[str, Mapping[str, Any]], writers: Mapping[int | str, Mapping[str, Any]]
+    ) -> None:
+        own = enumerate(schemas.values(), self._OWN)
+        self._places = {f"{name}-value": at for at, name in enumerate(schemas, self._OWN)}
+        self._schemas: dict[int | str, Mapping[str, Any]] = {**writers, **dict(own)}
 
     def lookup(self, subject: str, _schema: Any) -> int:
-        return self._names.index(subject.removesuffix("-value")) + 1
+        return self._places[subject]
 
     def schema(self, schema_id: int) -> ParsedSchema:
+        return self._found(schema_id)
+
+    def schema_by_guid(self, guid: str) -> ParsedSchema:
+        return self._found(guid)
+
+    def _found(self, name: int | str) -> ParsedSchema:
         from farandole.kafka.registry import UnreadableSchema
 
-        if not 0 < schema_id <= len(self._names):
-            raise UnreadableSchema(f"there is no schema {schema_id} on this stage")
-        schema = dict(self._schemas[self._names[schema_id - 1]])
-        return ParsedSchema(schema_id, "", schema)
+        if name not in self._schemas:
+            raise UnreadableSchema(f"there is no schema {name} on this stage")
+        return ParsedSchema(name if isinstance(name, int) else -1, "", dict(self._schemas[name]))

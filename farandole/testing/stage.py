@@ -51,19 +51,24 @@ class Stage:
 
     `pipeline` is a Pipeline class, a function labelled @pipeline, a declaration, or a service's name. `resources`
     stand in by type; what is not given there is opened as in production. A pause before a new attempt is always the
-    longest that its policy allows.
+    longest that its policy allows. `writers` are the schemas of bytes that a registry knows by an id, for
+    :meth:`tell_raw`.
 
     Raises Mistakes for what a service would refuse to start with, such as an effect outside that is not declared.
     """
 
     def __init__(
-        self, pipeline: Any, resources: Mapping[Any, Any] | None = None, clock: ManualClock | None = None
+        self,
+        pipeline: Any,
+        resources: Mapping[Any, Any] | None = None,
+        clock: ManualClock | None = None,
+        writers: Mapping[int | str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.declaration = _declaration(pipeline)
         self.clock = clock or ManualClock()
         given = Resources.of(resources or {}, find_resources(self.declaration))
         self._log = Log(self.clock)
-        self._codec = StageCodec(schemas())
+        self._codec = StageCodec(schemas(), writers)
         self._plans = plan(self.declaration, given)
         self._resources = given
         self._class = declared_class(self.declaration, self._plans)

@@ -23,8 +23,9 @@ from farandole.kafka.emitter import Emitter
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.ledger.database import open_projection
-from farandole.ledger.entry import Entry
+from farandole.ledger.entry import Entry, ledger_partition
 from farandole.ledger.projection import Line, project
+from farandole.topics import LEDGER, own_schemas
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 MERGED = {
@@ -343,7 +344,7 @@ def test_dead_letters_are_listed_with_their_reason_and_their_present_state(desk)
 
     listed, _ = desk.ask(dlq, "list", group)
 
-    assert {(row["run_id"], row["state"]) for row in listed} == {("run-a", "dead"), ("run-b", "done")}
+    assert {(row["run_id"], row["state"]) for row in listed} == {("run-a", "open"), ("run-b", "settled")}
     first = next(row for row in listed if row["run_id"] == "run-a")
     assert first["id"] == dead_letter_id("run-a", 0)
     assert (first["stage"], first["step"], first["exception"], first["attempts"]) == ("run", "write", "ValueError", 5)
@@ -353,14 +354,33 @@ def test_dead_letters_are_listed_with_their_reason_and_their_present_state(desk)
 def test_dead_letters_are_listed_without_a_projection_too(desk):
     group = desk.stack.unique("merge")
     desk.letters(group)
+    desk.admin.create(LEDGER, partitions=12, replication=1, settings={"cleanup.policy": "compact,delete"})
+    desk.registry.register(f"{LEDGER}-value", own_schemas()[LEDGER])
+    run = desk.stack.unique("run")
+    a_letter(desk, group, run)
+    a_letter(desk, group, f"{run}-again")
+    entry = a_run(f"{run}-again", ["e1"], [], group, life=1)
+    value = Codec(desk.registry, own_schemas()).encode(LEDGER, entry.record())
+    desk.send(Record(LEDGER, entry.key, value, [], ledger_partition(group, 12)))
+
+    listed, said = desk.ask(dlq, "list", group)
+
+    assert {(row["run_id"], row["state"]) for row in listed} == {(run, "open"), (f"{run}-again", "settled")}
+    assert said == ""
+    with pytest.raises(FarandoleError, match="no dead-letter topic"):
+        desk.ask(dlq, "list", "nobody")
+
+
+def test_letters_of_which_nobody_knows_the_state_are_listed_and_that_is_said(desk, monkeypatch):
+    group = desk.stack.unique("merge")
+    desk.letters(group)
     a_letter(desk, group, "run-a")
+    monkeypatch.setattr("farandole.topics.LEDGER", "farandole.ledger.v0")
 
     listed, said = desk.ask(dlq, "list", group)
 
     assert [(row["run_id"], row["state"]) for row in listed] == [("run-a", None)]
     assert "no states shown" in said
-    with pytest.raises(FarandoleError, match="no dead-letter topic"):
-        desk.ask(dlq, "list", "nobody")
 
 
 def test_a_letter_is_shown_decoded_beside_its_bytes(desk):

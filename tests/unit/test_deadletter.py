@@ -14,6 +14,7 @@ from farandole.deadletter import (
     normalised,
     size_of,
 )
+from farandole.delivery import Delivery
 from farandole.errors import Undecodable
 from farandole.event import RawRecord
 from farandole.ids import dead_letter_id, digest
@@ -210,3 +211,109 @@ def test_springs_letters_are_read_with_their_binary_numbers():
 
     assert (read.partition, read.offset, read.attempts, read.group) == (3, 99, 4, "billing")
     assert (read.exception_class, read.message) == ("java.lang.Exception", "bad")
+
+
+# ---- the event back
+
+
+def stood(letter, **more):
+    return RawRecord(letter.topic, "D1", letter.partition, 7, 2000, letter.key, letter.value, letter.headers, **more)
+
+
+def test_the_event_comes_back_out_of_its_letter_as_it_stood():
+    raw = a_record()
+
+    assert DeadLetter.of(stood(letter_of(raw, failed(ValueError("no")), WHERE))).event() == raw
+
+
+def test_an_event_that_was_a_dead_letter_itself_keeps_the_headers_of_that_one():
+    first = letter_of(a_record(), failed(ValueError("first")), WHERE)
+    first.headers += [("kafka_dlt-original-topic", b"elsewhere"), ("__connect.errors.stage", b"X")]
+    event = stood(first)
+
+    second = letter_of(event, failed(KeyError("second")), LetterContext("dlq.triage", 1, "triage", run_id="r2"))
+
+    assert DeadLetter.of(stood(second)).event() == event
+
+
+def test_the_event_of_a_pointer_letter_is_the_one_that_it_points_to():
+    raw = a_record(b"v" * 5000)
+    letter = DeadLetter.of(stood(letter_of(raw, Failure("E", "m", "run"), WHERE, max_bytes=3000)))
+
+    assert letter.event(raw) == raw
+
+
+def test_a_delivery_carries_the_next_life_of_the_letters_run():
+    where = LetterContext("dlq.merge", 3, "merge", "1.2", "run-1", 2, b"key", 1, 2, b"join")
+    failure = failed(ValueError("no"), first_failed_at=START)
+
+    delivery = DeadLetter.of(stood(letter_of(a_record(), failure, where))).delivery("redrive", "p1", "ada@desk")
+
+    assert delivery == Delivery(
+        "redrive", "run-1", b"key", "in.v1", "T1", 5, 42, 1000, life=3, part=1, parts=2, join_key=b"join",
+        first_failed_at="2013-01-01T00:00:00.000Z", redrive_id="p1", actor="ada@desk",
+    )  # fmt: skip
+
+
+CONNECT = [  # as Kafka Connect's sink writes them, errors.deadletterqueue.context.headers.enable=true
+    ("__connect.errors.topic", b"in.v1"),
+    ("__connect.errors.partition", b"3"),
+    ("__connect.errors.offset", b"99"),
+    ("__connect.errors.connector.name", b"lake-sink"),
+    ("__connect.errors.task.id", b"0"),
+    ("__connect.errors.stage", b"VALUE_CONVERTER"),
+    ("__connect.errors.class.name", b"io.confluent.connect.avro.AvroConverter"),
+    ("__connect.errors.exception.class.name", b"org.apache.kafka.connect.errors.DataException"),
+    ("__connect.errors.exception.message", b"Failed to deserialize data for topic in.v1 to Avro: "),
+    ("__connect.errors.exception.stacktrace", b"org.apache.kafka.connect.errors.DataException: ...\n\tat io..."),
+]
+SPRING = [  # as DeadLetterPublishingRecoverer writes them behind a retry topic; numbers are big-endian bytes
+    ("kafka_original-topic", b"in.v1"),
+    ("kafka_exception-fqcn", b"org.springframework.kafka.listener.ListenerExecutionFailedException"),
+    ("retry_topic-attempts", bytes.fromhex("00000004")),
+    ("retry_topic-backoff-timestamp", bytes.fromhex("0000019355b0a1f8")),
+    ("retry_topic-original-timestamp", bytes.fromhex("0000019355afb400")),
+    ("kafka_dlt-original-topic", b"in.v1"),
+    ("kafka_dlt-original-partition", bytes.fromhex("00000003")),
+    ("kafka_dlt-original-offset", bytes.fromhex("00000000000186a3")),
+    ("kafka_dlt-original-timestamp", bytes.fromhex("0000019355afb400")),
+    ("kafka_dlt-original-timestamp-type", b"CreateTime"),
+    ("kafka_dlt-original-consumer-group", b"billing"),
+    ("kafka_dlt-exception-fqcn", b"org.springframework.kafka.listener.ListenerExecutionFailedException"),
+    ("kafka_dlt-exception-cause-fqcn", b"java.lang.IllegalStateException"),
+    ("kafka_dlt-exception-message", b"Listener failed; order 4711 is closed"),
+    ("kafka_dlt-exception-stacktrace", b"org.springframework...\n"),
+]
+OWN = [("ce_id", b"e1"), ("ce_source", b"/shop"), ("trace", None)]
+
+
+@pytest.mark.parametrize("added", [CONNECT, SPRING])
+def test_the_event_comes_back_out_of_letters_that_others_wrote(added):
+    letter = DeadLetter.of(RawRecord("dlq.sink", "D", 0, 8, 5000, b"k", b"v", [*OWN, *added]))
+
+    event = letter.event()
+
+    assert (event.topic, event.partition, event.key, event.value, event.headers) == ("in.v1", 3, b"k", b"v", OWN)
+
+
+def test_springs_offsets_and_times_are_read_beyond_what_text_would_give():
+    letter = DeadLetter.of(RawRecord("orders.DLT", "D", 0, 8, 5000, b"k", b"v", SPRING))
+
+    assert (letter.partition, letter.offset, letter.attempts) == (3, 100_003, 4)
+    assert letter.timestamp == 0x0000019355AFB400
+    assert letter.exception_class == "java.lang.IllegalStateException"
+
+
+def test_letters_of_others_are_grouped_by_their_cause_too():
+    def fingerprint(message, headers=SPRING):
+        told = [h for h in headers if h[0] != "kafka_dlt-exception-message"]
+        return DeadLetter.of(
+            RawRecord("dlq.x", "D", 0, 8, headers=[*told, ("kafka_dlt-exception-message", message)])
+        ).fingerprint
+
+    assert fingerprint(b"order 1 is closed") == fingerprint(b"order 2 is closed") != fingerprint(b"no such order")
+
+
+def test_whose_letter_it_is_follows_from_its_topic():
+    assert DeadLetter.of(RawRecord("dlq.merge", "D", 0, 8, headers=SPRING)).group == "merge"
+    assert DeadLetter.of(RawRecord("orders.DLT", "D", 0, 8, headers=SPRING)).group == "billing"
