@@ -60,6 +60,7 @@ class LetterContext:
     part: int = 1  # of a joined run: which of its events this is, and of how many
     parts: int = 1
     join_key: bytes = b""
+    said: bytes = b""  # digest of the value that stands on the event's topic, where a person has edited it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class DeadLetter:
     parts: int = 1
     join_key: bytes = b""
     timestamp: int = -1  # of the event, milliseconds since 1970; -1 unknown
+    edited_from: str = ""  # digest of the value before a person edited it, hex
 
     @classmethod
     def of(cls, raw: RawRecord) -> DeadLetter:
@@ -140,6 +142,7 @@ class DeadLetter:
             parts=parts,
             join_key=_bytes(got, "farandole-dlq-join-key"),
             timestamp=_number(got, "farandole-dlq-timestamp", "kafka_dlt-original-timestamp"),
+            edited_from=_text(got, "farandole-dlq-edited-from"),
         )
         return told if told.fingerprint else replace(told, fingerprint=_foreign_fingerprint(told))
 
@@ -171,7 +174,7 @@ class DeadLetter:
             join_key=self.join_key,
             first_failed_at=self.first_failed_at,
             redrive_id=redrive_id,
-            edited_from=edited_from,
+            edited_from=self.edited_from or edited_from,
             actor=actor,
             reason=reason,
         )
@@ -348,6 +351,7 @@ def _reasons(raw: RawRecord, failure: Failure, where: LetterContext, stacktrace:
         ("farandole-dlq-life", str(where.life)),
         ("farandole-dlq-key", where.key.hex()),
         ("farandole-dlq-join-key", where.join_key.hex()),
+        ("farandole-dlq-edited-from", where.said.hex() if where.said not in (b"", digest(raw.value)) else ""),
         ("farandole-dlq-part", str(where.part) if where.parts > 1 else ""),
         ("farandole-dlq-parts", str(where.parts) if where.parts > 1 else ""),
     )

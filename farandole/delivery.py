@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from farandole.errors import Undecodable
 from farandole.event import RawRecord, Record
-from farandole.ids import spread
+from farandole.ids import digest, spread
 
 PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED = "parked", "behind", "redrive", "resolve", "reemitted"
 KINDS = (PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED)
@@ -59,7 +59,7 @@ class Delivery:
     join_key: bytes = b""
     first_failed_at: str = ""  # RFC 3339
     redrive_id: str = ""  # the command that sent it
-    edited_from: str = ""  # digest of the value before a person edited it, hex
+    edited_from: str = ""  # digest of the value that stands on the event's topic, where a person edited it; hex
     actor: str = ""
     reason: str = ""
 
@@ -72,6 +72,13 @@ class Delivery:
                 text = value.hex() if isinstance(value, bytes) else str(value)
                 told.append((_header(f.name), text.encode("utf-8", "replace")))
         return told
+
+    def said(self, value: bytes | None) -> bytes:
+        """The digest of what the event says where it stands, whatever a person made of it on its way."""
+        try:
+            return bytes.fromhex(self.edited_from) or digest(value)
+        except ValueError:
+            return digest(value)
 
     @classmethod
     def of(cls, told: Mapping[str, bytes | None], place: str = "") -> Delivery:

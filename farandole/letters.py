@@ -37,14 +37,18 @@ class Letters:
         self._reader, self._adopt = reader, adopt
         self.topic = reader.topic
 
-    def every(self, since: int = 0, until: int = 0) -> Iterator[list[DeadLetter]]:
-        """All letters that were written in a span of time (milliseconds since 1970), as they come; headers only."""
+    def every(self, since: int = 0, until: int = 0, *, whole: bool = False) -> Iterator[list[DeadLetter]]:
+        """All letters that were written in a span of time (milliseconds since 1970), as they come.
+
+        Without their bytes, headers and stack trace if not `whole`: then it does not matter how many are kept.
+        """
         starts = self._reader.offsets_at(since) if since else self._reader.starts()
         ends = self._reader.ends()
         if until:
             ends = {p: min(end, ends[p]) for p, end in self._reader.offsets_at(until).items()}
         for batch in self._reader.read(starts, until=ends):
-            yield [self._adopt(DeadLetter.of(raw)) for raw in batch]
+            letters = [self._adopt(DeadLetter.of(raw)) for raw in batch]
+            yield letters if whole else [_light(letter) for letter in letters]
 
     def last(self, count: int) -> list[DeadLetter]:
         """The newest, oldest of them first."""
@@ -63,12 +67,14 @@ class Letters:
             for raw in batch:
                 if (raw.partition, raw.offset) in wanted:
                     letter = self._adopt(DeadLetter.of(raw))
-                    found[raw.partition, raw.offset] = letter if whole else replace(letter, raw=_place_alone(raw))
+                    found[raw.partition, raw.offset] = letter if whole else _light(letter)
         return found
 
 
-def _place_alone(raw: RawRecord) -> RawRecord:
-    return RawRecord(raw.topic, raw.topic_id, raw.partition, raw.offset, raw.timestamp)
+def _light(letter: DeadLetter) -> DeadLetter:
+    raw = letter.raw
+    alone = RawRecord(raw.topic, raw.topic_id, raw.partition, raw.offset, raw.timestamp, raw.key)
+    return replace(letter, raw=alone, stacktrace="")
 
 
 class Adoption:

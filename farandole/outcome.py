@@ -176,7 +176,7 @@ class Books:
             self._where, run_id=run.id, life=run.life, parts=len(run.signals), join_key=run.join_key or b""
         )
         return [
-            letter_of(s.raw, failure, replace(of_all, key=s.key, part=n), MAX_LETTER)
+            letter_of(s.raw, failure, replace(of_all, key=s.key, part=n, said=s.digest), MAX_LETTER)
             for n, s in enumerate(run.signals, 1)
         ]
 
@@ -240,8 +240,9 @@ class Books:
         entry.error = _reason(failure)
         entry.okey = raw.key or b""
         entry.triggers = [_origin(member.signal if member else "", raw, event)]
-        where = replace(self._where, run_id=entry.id, life=entry.life, key=key)
-        outcome = Outcome(key, entry.id, "dead", entry.life, digest(raw.value), b"", raw.offset, epoch=entry.epoch)
+        said = come.delivery.said(raw.value) if come else digest(raw.value)
+        where = replace(self._where, run_id=entry.id, life=entry.life, key=key, said=said, epoch=entry.epoch)
+        outcome = Outcome(key, entry.id, "dead", entry.life, said, b"", raw.offset, epoch=entry.epoch)
         return Ended(slots, [letter_of(raw, failure, where, MAX_LETTER), self.line(entry)], [outcome])
 
     def closed(self, owned: Owned, slot: Slot, state: str, raw: RawRecord, come: Come) -> Ended:
@@ -254,7 +255,7 @@ class Books:
             "command": come.delivery.redrive_id,
         }
         entry.detail = {name: text for name, text in told.items() if text}
-        key, said, epoch = come.delivery.key, digest(raw.value), entry.epoch
+        key, said, epoch = come.delivery.key, come.delivery.said(raw.value), entry.epoch
         outcome = Outcome(key, entry.id, state, entry.life, said, b"", raw.offset, epoch=epoch)
         return Ended([slot], [self.line(entry)], [outcome], finished=[entry.id])
 

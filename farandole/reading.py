@@ -121,7 +121,8 @@ class Reader:
                 return reading
             reading.stage = "key"
             reading.key = reading.key or self.matcher.key(event)
-            reading.signal = Signal(found.signal, event, raw, reading.key, digest(raw.value), found.fact)
+            said = reading.come.delivery.said(raw.value) if reading.come else digest(raw.value)
+            reading.signal = Signal(found.signal, event, raw, reading.key, said, found.fact)
         except Exception as error:
             if not isinstance(error, _OF_THE_RECORD[reading.stage]):
                 raise  # not the record's fault: nothing is given up for it

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("farandole.cli.runs:runs", "List, show, cancel and release runs."),
     "gaps": ("farandole.cli.gaps:gaps", "Records that are lost to a pipeline."),
     "lineage": ("farandole.cli.runs:lineage", "What an event or run came from, and what came of it."),
-    "dlq": ("farandole.cli.dlq:dlq", "List and show dead letters."),
+    "dlq": ("farandole.cli.dlq:dlq", "Dead letters: count, show, mend, send back."),
     "pause": ("farandole.cli.steer:pause", "Let a pipeline wait, on all its instances."),
     "resume": ("farandole.cli.steer:resume", "Let a paused pipeline go on where it stood."),
     "audit": ("farandole.cli.steer:audit", "Who paused, resumed, cancelled or redrove what, and why."),

@@ -110,7 +110,7 @@ def list_letters(
             )
         else:
             found = _newest(c, pipeline, topic, limit)
-        kept = heapq.nlargest(limit, found, key=lambda one: one[0].raw.timestamp)
+        kept = heapq.nlargest(limit, found, key=_moment)
     columns = ["id", "pipeline", "event", "state", "stage", "step", "exception", "message", "failed_at"]
     emit((row(*one) for one in kept), output, columns=columns, empty="no dead letters")
     return FINE
@@ -139,6 +139,11 @@ def show(letter_id: str, pipeline: str | None, topic: str, output: str | None) -
         for line in _told(shown):
             click.echo(line)
     return FINE
+
+
+def _moment(one: Told) -> tuple[int, int, int]:
+    raw = one[0].raw
+    return raw.timestamp, raw.partition, raw.offset
 
 
 def _meant(c: Clients, pipeline: str | None, topic: str, wanted: Selection) -> Iterator[Told]:

@@ -45,7 +45,7 @@ def _exported(c: Clients, pipeline: str | None, topic: str, wanted: Selection) -
 
     for where in places(c, pipeline, topic):
         with letters_of(c, *where) as letters:
-            for batch in letters.every(wanted.since, wanted.until):
+            for batch in letters.every(wanted.since, wanted.until, whole=True):
                 for letter in batch:
                     if wanted.takes(letter):
                         told = {

@@ -235,7 +235,7 @@ def the_letter(c: Clients, identity: str, pipeline: str | None, topic: str = "")
     wanted = selection([identity], "", None, "", "")
     for where in places(c, pipeline, topic):
         with letters_of(c, *where) as letters:
-            for batch in letters.every():
+            for batch in letters.every(whole=True):
                 for letter in batch:
                     if letter.id == identity:
                         return *where, letter
@@ -257,7 +257,7 @@ def run_of(c: Clients, where: tuple[str, str], letter: DeadLetter) -> list[DeadL
     found = {letter.part: letter}
     if letter.parts > 1:
         with letters_of(c, *where) as letters:
-            for batch in letters.every():
+            for batch in letters.every(whole=True):
                 found.update({o.part: o for o in batch if (o.run_id, o.life) == (letter.run_id, letter.life)})
     if len(found) < letter.parts:
         raise FarandoleError(

@@ -6,6 +6,7 @@ Reads the ledger's tail at takeover, the whole ledger for the projection, and to
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Self
 
@@ -147,8 +148,8 @@ class TopicReader:
         while True:
             offsets = {p: max(starts.get(p, 0), end - window) for p, end in stop.items()}
             found = [record for batch in self.read(offsets, until=stop) for record in batch]
-            whole = all(at <= starts.get(p, 0) for p, at in offsets.items())
-            if len(found) >= count or whole:
+            held = Counter(record.partition for record in found)
+            if all(held[p] >= count or at <= starts.get(p, 0) for p, at in offsets.items()):
                 found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
                 return found[len(found) - min(count, len(found)) :]
             window *= 4  # markers and aborted records fill offsets too

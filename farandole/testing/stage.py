@@ -22,6 +22,7 @@ from farandole.commit_class import work_of
 from farandole.control import Command
 from farandole.deadletter import DeadLetter
 from farandole.declaration import Declaration
+from farandole.delivery import REDRIVE, retry_record
 from farandole.errors import DeclarationError
 from farandole.event import EVENT_TYPES, Envelope, Record, event_type_of, record_key
 from farandole.fill import declared_class, plan
@@ -37,6 +38,7 @@ from farandole.owned import WRITTEN, Owned
 from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit, Run
+from farandole.selection import OPEN, Standing, state_of
 from farandole.service import parking_of, schemas
 from farandole.settle import Settler
 from farandole.store import Store, open_store
@@ -127,6 +129,15 @@ class Stage:
     def command(self, *commands: Command) -> None:
         """Give commands, as `farandole pause`, `resume` and `runs cancel|release|reschedule` do."""
         self._desk.given += commands
+        self._turn()
+
+    def redrive(self) -> None:
+        """Run every dead letter that is open again, in its next life, as `farandole dlq redrive` does."""
+        stands = {run.id: Standing(run.life, run.state) for run in self.runs}
+        for letter in self.dead:
+            if state_of(letter.life, stands.get(letter.run_id)) == OPEN:
+                delivery = letter.delivery(REDRIVE, "stage", "stage")
+                self._log.append(retry_record(self.declaration.retry_topic, 1, letter.event(), delivery))
         self._turn()
 
     def restart(self) -> None:

@@ -28,6 +28,9 @@ SENT, DOUBLED, REFUSED, LEFT, RIGHT, PAIRED = (
     for name in ("number.sent", "number.doubled", "number.refused", "left.sent", "right.sent", "pair.met")
 )
 
+MENDED = bool(os.environ.get("RUNTIME_MENDED"))
+"""Whether this is the code in which the bugs of Picky, Eight and Meeting are mended."""
+
 done: list[tuple[Any, ...]] = []
 """What steps did, in order."""
 gate = threading.Event()
@@ -276,6 +279,43 @@ def pair(left: LeftSent, right: RightSent) -> PairMet:
     return PairMet(left.pair, left.n + right.n)
 
 
+BUGS = {"bad": ValueError, "odd": KeyError, "hot": RuntimeError}
+"""Three causes of death, by the kind of number."""
+
+
+@step(retry=Retry(1))
+def pick(number: NumberSent) -> NumberDoubled:
+    note("pick", number.n)
+    if not MENDED and number.kind in BUGS:
+        raise BUGS[number.kind](f"number {number.n} is {number.kind}")
+    return NumberDoubled(number.n * 2, number.key)
+
+
+def look(number: NumberSent) -> None:
+    note("look", number.n)
+
+
+def _numbered(ordinal: int) -> Callable[..., Any]:
+    def numbered(number: NumberSent) -> None:
+        note(f"step{ordinal}", number.n)
+        if ordinal == 6 and not MENDED:
+            raise ValueError(f"step 6 does not like {number.n}")
+
+    numbered.__name__ = numbered.__qualname__ = f"step{ordinal}"
+    return step(retry=Retry(1))(numbered)
+
+
+step1, step2, step3, step4, step5, step6, step7, step8 = map(_numbered, range(1, 9))
+
+
+@step(retry=Retry(1))
+def meet(left: LeftSent, right: RightSent) -> PairMet:
+    note("meet", left.pair)
+    if not MENDED:
+        raise ValueError(f"{left.n} and {right.n} do not meet")
+    return PairMet(left.pair, left.n + right.n)
+
+
 class Outside:
     """Something outside that is written to."""
 
@@ -451,6 +491,44 @@ class Pairs(Pipeline):
     right = when(RightSent)
     join = by("pair", within=os.environ.get("RUNTIME_WITHIN", "1h"))
     steps = [pair]
+    since = "beginning"
+
+
+class Picky(Pipeline):
+    """Gives up for three causes."""
+
+    name = _named("picky")
+    number = when(NumberSent)
+    steps = [pick]
+    since = "beginning"
+
+
+class Bystander(Pipeline):
+    """Listens to the same topic, and has no trouble."""
+
+    name = _named("bystander")
+    number = when(NumberSent)
+    steps = [look]
+    since = "beginning"
+
+
+class Eight(Pipeline):
+    """Eight steps, of which the sixth fails."""
+
+    name = _named("eight")
+    number = when(NumberSent)
+    steps = [step1, step2, step3, step4, step5, step6, step7, step8]
+    since = "beginning"
+
+
+class Meeting(Pipeline):
+    """Two signals make one run, which fails."""
+
+    name = _named("meeting")
+    left = when(LeftSent)
+    right = when(RightSent)
+    join = by("pair", within="1h")
+    steps = [meet]
     since = "beginning"
 
 
