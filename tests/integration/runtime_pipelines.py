@@ -309,8 +309,8 @@ step1, step2, step3, step4, step5, step6, step7, step8 = map(_numbered, range(1,
 
 
 @step(retry=Retry(1))
-def meet(left: LeftSent, right: RightSent) -> PairMet:
-    note("meet", left.pair)
+def join_up(left: LeftSent, right: RightSent) -> PairMet:
+    note("join_up", left.pair)
     if not MENDED:
         raise ValueError(f"{left.n} and {right.n} do not meet")
     return PairMet(left.pair, left.n + right.n)
@@ -528,7 +528,7 @@ class Meeting(Pipeline):
     left = when(LeftSent)
     right = when(RightSent)
     join = by("pair", within="1h")
-    steps = [meet]
+    steps = [join_up]
     since = "beginning"
 
 
