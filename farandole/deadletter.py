@@ -60,6 +60,7 @@ class LetterContext:
     part: int = 1  # of a joined run: which of its events this is, and of how many
     parts: int = 1
     join_key: bytes = b""
+    epoch: int = 0
     said: bytes = b""  # digest of the value that stands on the event's topic, where a person has edited it since
 
 
@@ -95,6 +96,7 @@ class DeadLetter:
     join_key: bytes = b""
     timestamp: int = -1  # of the event, milliseconds since 1970; -1 unknown
     edited_from: str = ""  # digest of the value before a person edited it, hex
+    epoch: int = 0
 
     @classmethod
     def of(cls, raw: RawRecord) -> DeadLetter:
@@ -143,6 +145,7 @@ class DeadLetter:
             join_key=_bytes(got, "farandole-dlq-join-key"),
             timestamp=_number(got, "farandole-dlq-timestamp", "kafka_dlt-original-timestamp"),
             edited_from=_text(got, "farandole-dlq-edited-from"),
+            epoch=_number(got, "farandole-dlq-epoch", default=0),
         )
         return told if told.fingerprint else replace(told, fingerprint=_foreign_fingerprint(told))
 
@@ -168,6 +171,7 @@ class DeadLetter:
             self.partition,
             self.offset,
             self.timestamp,
+            epoch=self.epoch,
             life=self.life + 1,
             part=self.part,
             parts=self.parts,
@@ -351,6 +355,7 @@ def _reasons(raw: RawRecord, failure: Failure, where: LetterContext, stacktrace:
         ("farandole-dlq-life", str(where.life)),
         ("farandole-dlq-key", where.key.hex()),
         ("farandole-dlq-join-key", where.join_key.hex()),
+        ("farandole-dlq-epoch", str(where.epoch) if where.epoch else ""),
         ("farandole-dlq-edited-from", where.said.hex() if where.said not in (b"", digest(raw.value)) else ""),
         ("farandole-dlq-part", str(where.part) if where.parts > 1 else ""),
         ("farandole-dlq-parts", str(where.parts) if where.parts > 1 else ""),

@@ -173,7 +173,12 @@ class Books:
     def _letters(self, run: Run, failure: Failure) -> list[Record]:
         """One for each event of the run; those of a joined set know that they belong together."""
         of_all = replace(
-            self._where, run_id=run.id, life=run.life, parts=len(run.signals), join_key=run.join_key or b""
+            self._where,
+            run_id=run.id,
+            life=run.life,
+            parts=len(run.signals),
+            join_key=run.join_key or b"",
+            epoch=run.epoch,
         )
         return [
             letter_of(s.raw, failure, replace(of_all, key=s.key, part=n, said=s.digest), MAX_LETTER)

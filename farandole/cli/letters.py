@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 AROUND = 60_000
 """Milliseconds around a span of time within which the other letters of a joined run stand."""
-AT_ONCE = 20_000
+AT_ONCE = 10_000
 """Letters whose states are asked for together: what bounds the memory of a count."""
 
 

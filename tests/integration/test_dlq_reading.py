@@ -69,7 +69,7 @@ def test_forty_thousand_letters_of_three_causes_are_three_lines_in_bounded_memor
     assert found[0]["versions"] == "1.0, 1.1"
     assert found[0]["first_seen"] <= found[0]["last_seen"]
     assert lasted < 60
-    assert usage.ru_maxrss * 1024 < 300 * MEBIBYTES  # who keeps them all takes 480
+    assert usage.ru_maxrss * 1024 < 400 * MEBIBYTES  # who keeps them all takes 480, and more with more
 
 
 def test_letters_are_listed_by_cause_key_time_and_state(world, office):

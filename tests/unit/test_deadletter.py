@@ -244,13 +244,13 @@ def test_the_event_of_a_pointer_letter_is_the_one_that_it_points_to():
 
 
 def test_a_delivery_carries_the_next_life_of_the_letters_run():
-    where = LetterContext("dlq.merge", 3, "merge", "1.2", "run-1", 2, b"key", 1, 2, b"join")
+    where = LetterContext("dlq.merge", 3, "merge", "1.2", "run-1", 2, b"key", 1, 2, b"join", epoch=4)
     failure = failed(ValueError("no"), first_failed_at=START)
 
     delivery = DeadLetter.of(stood(letter_of(a_record(), failure, where))).delivery("redrive", "p1", "ada@desk")
 
     assert delivery == Delivery(
-        "redrive", "run-1", b"key", "in.v1", "T1", 5, 42, 1000, life=3, part=1, parts=2, join_key=b"join",
+        "redrive", "run-1", b"key", "in.v1", "T1", 5, 42, 1000, epoch=4, life=3, part=1, parts=2, join_key=b"join",
         first_failed_at="2013-01-01T00:00:00.000Z", redrive_id="p1", actor="ada@desk",
     )  # fmt: skip
 
