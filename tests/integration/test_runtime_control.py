@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from farandole.control import PAUSE, RESUME, Command, pipeline_id
 from farandole.errors import FarandoleError
 from farandole.kafka.codec import Codec
 from farandole.kafka.control import Control
+from farandole.kafka.listener import Listener
 from farandole.topics import own_schemas
 from tests.integration.runtime_world import World, said, until
 from tests.integration.test_runtime_joins import send_pairs
@@ -53,6 +55,7 @@ def test_a_paused_pipeline_reads_nothing_on_any_of_its_instances_and_resumes_exa
 
     assert offsets(world, "Double") == before
     assert (world.lag("Double"), len(world.runs("Double", "done"))) == (1000, 100)
+    assert {o.seen - o.next_offset for s in services for o in s.worker.owned.values()} == {0}  # not even looked at
 
     give(world, RESUME, "Double", reason="emptied")
     world.wait_drained("Double")
@@ -130,6 +133,21 @@ def test_a_pause_holds_for_whoever_starts_later_until_it_is_resumed(world):
     world.wait_drained("Double")
     service.stop()
     assert world.outputs() == [2 * n for n in range(1000)]
+
+
+def test_nothing_begins_before_it_is_known_what_is_wanted(world, monkeypatch):
+    listen, known = Listener._listen, threading.Event()
+    monkeypatch.setattr(Listener, "_listen", lambda listener: known.wait(30) and listen(listener))
+    world.create("Double")
+    world.send(range(10))
+    service = world.run("Double")
+    until(lambda: world.said("partitions.taken"))
+    service.worker.stopping.wait(1)
+    assert (world.lag("Double"), world.module.done) == (10, [])
+    known.set()
+    world.wait_drained("Double")
+    service.stop()
+    assert world.outputs() == [2 * n for n in range(10)]
 
 
 def test_a_pause_that_another_pipeline_was_given_does_not_concern_this_one(world):
