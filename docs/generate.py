@@ -47,6 +47,7 @@ BESIDE = (
     ("FARANDOLE_CONFIG", "`farandole.toml`", "The file that is read below the environment."),
     ("FARANDOLE_SCHEMAS", "`schemas/avro`", "The folder of the reader schemas."),
     ("FARANDOLE_SOURCES", "`topology/sources`", "The folder of the declared sources."),
+    ("FARANDOLE_SCHEDULES", "`topology/schedules.yaml`", "The [timetable](schedules.md)."),
     ("FARANDOLE_CLUSTER", "`local`", "The file of `topology/clusters/` that `farandole topology` takes."),
     ("FARANDOLE_ACTOR", "the user and the machine", "Who gives a command, as the audit tells."),
     ("FARANDOLE_VERSION", "the library's", "The version that ledger entries and dead letters tell."),

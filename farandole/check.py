@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from farandole.clock import SystemClock
 from farandole.criteria import criteria
 from farandole.declaration import Declaration, Join, Step
 from farandole.errors import DeclarationError
@@ -42,11 +43,12 @@ class Report:
 
 
 def check_services(targets: Sequence[str] = (), root: Path | None = None) -> list[Report]:
-    """A report on each service, by default on all under services/.
+    """A report on each service, by default on all under services/, and on the timetable where there is one.
 
     Raises DeclarationError if there is no service at all.
     """
     root = root or Path.cwd()
+    whole = not targets
     targets = targets or services(root)
     if not targets:
         raise DeclarationError(
@@ -59,7 +61,24 @@ def check_services(targets: Sequence[str] = (), root: Path | None = None) -> lis
     except DeclarationError as error:
         broken = problems_of(error)
     reports = [_report(target, root, None if broken else schemas) for target in targets]
-    return [Report("schemas", broken), *reports] if broken else reports
+    return [*([Report("schemas", broken)] if broken else []), *reports, *_schedules(root, schemas, whole=whole)]
+
+
+def _schedules(root: Path, schemas: Schemas, *, whole: bool) -> Iterator[Report]:
+    """On the timetable, where there is one and the whole repository is asked about."""
+    path = root / "topology" / "schedules.yaml"
+    if not whole or not path.exists():
+        return
+    from farandole.sources.timetable import check_timetable, notes  # what it needs is an extra
+
+    try:
+        read = check_timetable(path, schemas)
+    except DeclarationError as error:
+        yield Report("schedules", problems_of(error))
+    else:
+        now = SystemClock().now()
+        told = (Problem(str(path), f"schedules: {s.name} {n}", note=True) for s in read.values() for n in notes(s, now))
+        yield Report("schedules", (), tuple(told))
 
 
 def _report(target: str, root: Path, schemas: Schemas | None) -> Report:

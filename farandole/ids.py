@@ -97,6 +97,11 @@ def waiting_id(pipeline: str, epoch: int, key: bytes) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{pipeline}\x00{epoch}\x00waiting\x00{key.hex()}"))
 
 
+def tick_id(schedule: str, nominal: datetime) -> str:
+    """The id of a tick: its schedule and its nominal time, so whoever tells it tells the same event."""
+    return str(uuid.uuid5(_NAMESPACE, f"tick\x00{schedule}\x00{(nominal - _BEGINNING) // timedelta(seconds=1)}"))
+
+
 def digest(value: bytes | None) -> bytes:
     """Eight bytes that tell whether a second event of the same key says the same thing."""
     return blake2b(value or b"", digest_size=8).digest()

@@ -15,6 +15,9 @@ CONTROL = "farandole.control.v1"
 AUDIT = "farandole.audit.v1"
 """Never compacted: every command that was given, in the same shape as on the control topic."""
 
+TICKS = "clock.ticked.v1"
+"""What the clock tells. An event type like any other: its schema stands in the repository, not here."""
+
 
 def own_schema_file(topic: str) -> Path:
     """The file of a topic's schema in the library."""

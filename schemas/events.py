@@ -7,9 +7,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 from farandole.event import Interval, fact
+
+
+@fact("clock.ticked.v1", key=("schedule",))
+@dataclass(frozen=True, slots=True)
+class ClockTicked:
+    """A nominal time of a schedule has come. It follows from topology/schedules.yaml alone, never from who tells it."""
+
+    schedule: str  # Its name in topology/schedules.yaml.
+    nominal: datetime  # The time that the schedule names. UTC.
+    interval: Interval  # The data interval that the tick is about.
+    zone: str  # The time zone of the schedule.
+    day: date  # The date of the nominal time in that zone.
+    calendar: str = ""  # The calendar of business days; empty: none.
+    # Whether the day is one of the calendar's business days; without a calendar, Monday to Friday.
+    business_day: bool = True
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> ClockTicked:
+        """From an Avro record."""
+        return cls(
+            record["schedule"],
+            record["nominal"],
+            Interval.of(record["interval"]),
+            record["zone"],
+            record["day"],
+            record["calendar"],
+            record["business_day"],
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The Avro record."""
+        return {
+            "schedule": self.schedule,
+            "nominal": self.nominal,
+            "interval": self.interval.record(),
+            "zone": self.zone,
+            "day": self.day,
+            "calendar": self.calendar,
+            "business_day": self.business_day,
+        }
 
 
 @fact("lake.file.landed.v1", key=("source",))

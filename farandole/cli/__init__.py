@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("farandole.cli.steer:pause", "Let a pipeline wait, on all its instances."),
     "resume": ("farandole.cli.steer:resume", "Let a paused pipeline go on where it stood."),
     "audit": ("farandole.cli.steer:audit", "Who paused, resumed, cancelled or redrove what, and why."),
+    "schedules": ("farandole.cli.schedules:schedules", "What the clock tells, and when it comes next."),
     "topology": ("farandole.cli.topology:topology", "Plan and apply topics, schemas and offsets."),
     "schemas": ("farandole.cli.schemas:schemas", "Generate and check the event classes."),
 }

@@ -18,7 +18,7 @@ from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.schemagen import load_schemas
-from farandole.topics import AUDIT, CONTROL, LEDGER, own_schema_file, own_schemas
+from farandole.topics import AUDIT, CONTROL, LEDGER, TICKS, own_schema_file, own_schemas
 from farandole.topology.yamlfile import YamlFile
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -28,6 +28,7 @@ _DAY = 86_400.0
 _LETTERS_KEPT = 30 * _DAY  # at least; a dead letter that expires unseen is a loss
 _AFTER_LONGEST_PARK = 7 * _DAY
 _TOPIC_KEYS = ("partitions", "retention", "settings")
+_FOREVER = "-1"
 _OURS = ("cleanup.policy", "message.timestamp.type", "retention.ms")
 
 _OF_EVENTS = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"}
@@ -97,12 +98,18 @@ def read_desired(root: Path, declarations: Sequence[Declaration], *, cluster: st
     """What the repository at `root` says for the named cluster.
 
     Raises DeclarationError, with its place, for a malformed file, an unknown key or topic, a number or
-    span that is none, and for a pipeline that listens for an event type without a schema.
+    span that is none, for a pipeline that listens for an event type without a schema, and for a schedule
+    that is wrong.
     """
     file = YamlFile(root / "topology" / "topics.yaml")
     file.mapping(allowed=("defaults", "topics"))
     # every repository has the topics of our own, whether or not it keeps a copy of their schemas
     schemas = {**own_schemas(), **load_schemas(root / "schemas" / "avro")}
+    timetable = root / "topology" / "schedules.yaml"
+    if timetable.exists():
+        from farandole.sources.timetable import check_timetable  # what it needs is an extra
+
+        check_timetable(timetable, schemas)
     topics = _Topics(file, *_cluster(root, cluster))
     wanted = [topics.of_events(name) for name in schemas]
     for declaration in declarations:
@@ -133,7 +140,11 @@ class _Topics:
     def of_events(self, name: str) -> WantedTopic:
         kind = _OF_OURS.get(name, _OF_EVENTS)
         retention, place = self._value(name, "retention")
-        return self._topic(name, {**kind, "retention.ms": _kept(retention, place)})
+        kept = _kept(retention, place)
+        if name == TICKS and kept != _FOREVER:
+            # the newest tick of a schedule is where its clock goes on from, also when that is a year old
+            kind = {**kind, "cleanup.policy": "compact", "min.compaction.lag.ms": kept}
+        return self._topic(name, {**kind, "retention.ms": kept})
 
     def of_retries(self, declaration: Declaration) -> WantedTopic:
         longest = max((_longest_pause(step.retry.backoff) for step in declaration.steps), default=0.0)
@@ -261,7 +272,7 @@ def _longest_pause(backoff: str) -> float:
 
 def _kept(span: Any, place: str) -> str:
     if span == "forever":
-        return "-1"
+        return _FOREVER
     try:
         kept = seconds(span if isinstance(span, str) else "")
     except ValueError as e:

@@ -207,7 +207,7 @@ def module_of(page: Path, folder: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/howto/write-a-pipeline.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"])
 def test_the_examples_of_a_page_do_what_it_says(name: str, tmp_path: Path):
     module = module_of(ROOT / name, tmp_path)
 
@@ -247,7 +247,7 @@ def test_the_manifest_of_the_page_is_the_pipeline_of_the_page(tmp_path: Path):
 
 def test_every_example_of_a_manifest_and_a_stage_is_executed_or_says_why_not():
     """A Python block stands on a page that is executed, or is a file that the tutorial's test writes."""
-    executed = {"README.md", "docs/howto/write-a-pipeline.md"}
+    executed = {"README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"}
     left = [
         name_of(page)
         for page in PAGES

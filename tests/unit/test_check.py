@@ -294,6 +294,31 @@ def test_a_broken_schema_is_told_once_and_the_rest_is_checked(platform):
     assert not reports[1].problems
 
 
+TIMETABLE = "schedules:\n  nightly: {cron: 30 2 * * *, zone: Europe/Paris, since: 2026-01-31}\n"
+
+
+def test_the_timetable_is_checked_with_the_whole_and_says_when_it_comes_next(platform):
+    a_shop(platform)
+    platform("topology/schedules.yaml", TIMETABLE)
+    platform("schemas/avro/clock.ticked.v1.avsc", json.dumps(fields(schedule="string") | {"name": "clock.ClockTicked"}))
+
+    (*_, schedules) = check_services()
+
+    assert (schedules.service, schedules.problems) == ("schedules", ())
+    assert schedules.notes[0].message.startswith("schedules: nightly next at ")
+    assert [report.service for report in check_services(["count_orders"])] == ["count_orders"]
+
+
+def test_a_mistake_in_the_timetable_is_told_with_its_line(platform):
+    a_shop(platform)
+    platform("topology/schedules.yaml", TIMETABLE.replace("Europe/Paris", "Europe/Pari"))
+
+    lines = CliRunner().invoke(command, []).output.splitlines()
+
+    assert "topology/schedules.yaml:2:37  nightly.zone: there is no time zone 'Europe/Pari'" in lines
+    assert "  hint  did you mean `Europe/Paris`?" in lines
+
+
 def test_a_folder_without_services_is_told(platform):
     with pytest.raises(DeclarationError, match="no service here"):
         check_services()

@@ -164,3 +164,32 @@ def test_a_pipeline_that_listens_for_what_has_no_schema_is_told_with_the_nearest
 def test_a_since_that_is_no_time_is_told(repository):
     with pytest.raises(DeclarationError, match="no time"):
         read_desired(repository(), [pipeline(since="yesterday")])
+
+
+TICKED = "clock.ticked.v1"
+
+
+def test_the_newest_tick_of_a_schedule_outlives_retention(repository):
+    def settings_of(said: str) -> dict[str, str]:
+        return topics_of(read_desired(repository(DEFAULTS + said, event_types=[TICKED]), []))[TICKED].settings
+
+    assert settings_of("") == {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": "CreateTime",
+        "retention.ms": "2592000000",
+        "min.compaction.lag.ms": "2592000000",
+        "min.insync.replicas": "1",
+        "unclean.leader.election.enable": "false",
+    }
+    assert settings_of("topics: {clock.ticked.v1: {retention: forever}}\n")["cleanup.policy"] == "delete"
+
+
+def test_a_schedule_that_is_wrong_stops_topology(repository):
+    root = repository(event_types=[TICKED])
+    (root / "topology/schedules.yaml").write_text("schedules:\n  nightly: {cron: x, zone: UTC, since: 2026-01-01}\n")
+
+    with pytest.raises(DeclarationError) as caught:
+        read_desired(root, [])
+
+    assert caught.value.place.endswith("topology/schedules.yaml:2:19")
+    assert "five fields" in caught.value.hint
