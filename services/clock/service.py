@@ -11,7 +11,7 @@ import random
 import threading
 from contextlib import closing
 
-from farandole.clock import SystemClock
+from farandole.clock import Clock, SystemClock
 from farandole.kafka.codec import Codec
 from farandole.kafka.emitter import Emitter
 from farandole.kafka.reader import TopicReader
@@ -24,8 +24,8 @@ from farandole.ticker import Ticker
 from farandole.topics import TICKS
 
 
-def main(settings: Settings, stop: threading.Event, until_drained: bool = False) -> None:  # noqa: FBT001, FBT002 - as every service
-    """Tell ticks until `stop` is set; with `until_drained` until none is due."""
+def main(settings: Settings, stop: threading.Event, until_drained: bool = False, clock: Clock | None = None) -> None:  # noqa: FBT001, FBT002 - as every service
+    """Tell ticks until `stop` is set; with `until_drained` until none is due. A test brings a `clock` of its own."""
     schedules = read_timetable(os.environ.get("FARANDOLE_SCHEDULES", "topology/schedules.yaml"))
     properties = settings.client_properties()
     with (
@@ -35,5 +35,5 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False)
         send = Emitter(settings.bootstrap(), properties).send
         encode, say = Codec(registry, schemas()).encode, logger("clock", instance())
         hold = random.uniform(0, 0.5)  # another one may be first, and then this one need not tell it again
-        ticker = Ticker(schedules.values(), reader, encode, send, SystemClock(), say, hold=hold)
+        ticker = Ticker(schedules.values(), reader, encode, send, clock or SystemClock(), say, hold=hold)
         ticker.run(stop, until_drained=until_drained)

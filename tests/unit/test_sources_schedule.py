@@ -62,6 +62,14 @@ def test_an_hourly_schedule_ticks_every_hour_that_passes(zone):
     assert [len(local_times("*/15 * * * *", zone, day)) for day in (SPRING[zone], AUTUMN[zone])] == [92, 100]
 
 
+def test_between_the_two_a_time_that_exists_twice_is_past():
+    between = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 02:10 in Paris, the second time
+
+    (tick,) = islice(schedule("30 2 * * *").ticks(between), 1)
+
+    assert tick.nominal == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
+
+
 def test_several_times_that_do_not_exist_are_one_tick():
     assert local_times("0,15,45 2 * * *", PARIS, SPRING[PARIS]) == ["03:00+0200"]
     assert local_times("0 1,2,3 * * *", PARIS, SPRING[PARIS]) == ["01:00+0100", "03:00+0200"]
@@ -101,7 +109,8 @@ changes = [midnight(day, zone) for days in (SPRING, AUTUMN) for zone, day in day
 
 def moments(count: int, most: int | None = None) -> st.SearchStrategy[list[datetime]]:
     """Moments in order, all within a day or two of one change of the clocks."""
-    offsets = st.lists(st.integers(-86_400, 2 * 86_400), min_size=count, max_size=most or count)
+    near = st.integers(0, 4 * 3600)
+    offsets = st.lists(st.one_of(near, near, st.integers(-86_400, 2 * 86_400)), min_size=count, max_size=most or count)
     return st.builds(
         lambda change, them: [change + timedelta(seconds=s) for s in sorted(them)], st.sampled_from(changes), offsets
     )
@@ -178,7 +187,7 @@ def test_with_each_day_a_calendar_only_says_what_day_it_is():
 
 
 def test_weekdays_have_holidays_among_them_and_are_judged_by_the_date_in_the_zone():
-    late = schedule("30 23 * * *", NEW_YORK, each="weekday")  # in UTC it is the next day
+    late = schedule("30 23 * * *", NEW_YORK, each="weekday", calendar="US")  # in UTC it is the next day
 
     ticks = late.ticks(datetime(2026, 12, 24, tzinfo=UTC), datetime(2026, 12, 30, tzinfo=UTC))
 
