@@ -22,6 +22,7 @@ from farandole.event import Envelope, RawRecord
 from farandole.manifest import read_manifest
 from farandole.points import POINTS
 from farandole.settings import CLIENT_PROPERTIES, Settings
+from farandole.sources.timetable import KEYS, read_timetable
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -207,7 +208,9 @@ def module_of(page: Path, folder: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"]
+)
 def test_the_examples_of_a_page_do_what_it_says(name: str, tmp_path: Path):
     module = module_of(ROOT / name, tmp_path)
 
@@ -243,6 +246,25 @@ def test_the_manifest_of_the_page_is_the_pipeline_of_the_page(tmp_path: Path):
         return replace(declaration, steps=steps)
 
     assert plain(written) == plain(coded)
+
+
+def test_the_timetables_of_the_pages_are_right_and_what_comes_of_them_is_shown(tmp_path: Path):
+    howto, reference = ROOT / "docs/howto/run-something-every-night.md", ROOT / "docs/reference/schedules.md"
+    for page in (howto, reference):
+        (timetable,) = [b for b in blocks(page) if b.language == "yaml"]
+        (tmp_path / f"{page.stem}.yaml").write_text(timetable.text)
+    shown = next(b for b in blocks(howto) if "schedules next" in b.text).text.splitlines()
+
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(shown[0].removeprefix("$ ")), "--file", tmp_path / f"{howto.stem}.yaml", "-o", "table"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.splitlines() == shown[1:]
+    (told,) = read_timetable(tmp_path / f"{reference.stem}.yaml").values()
+    assert (told.calendar, told.each) == ("XNYS", "business")
+    rows = re.findall(r"^\| `([a-z_]+)` \|", reference.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(KEYS)
 
 
 def test_every_example_of_a_manifest_and_a_stage_is_executed_or_says_why_not():
