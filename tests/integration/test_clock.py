@@ -21,6 +21,7 @@ from farandole.kafka.registry import Registry
 from farandole.schemagen import load_schemas
 from farandole.sources.timetable import read_timetable
 from farandole.topics import TICKS
+from farandole.topology.desired import read_desired
 from tests.integration.moved_clock import MovedClock
 from tests.integration.runtime_world import until
 
@@ -90,9 +91,10 @@ def clocks(stack, tmp_path):
     registry = Registry(stack.registry_url)
     registry.register(f"{TICKS}-value", load_schemas(ROOT / "schemas/avro")[TICKS])
     registry.close()
-    admin = Admin(stack.bootstrap_servers)
-    settings = {"cleanup.policy": "compact", "min.compaction.lag.ms": "2592000000"}
-    admin.create(TICKS, partitions=2, replication=1, settings=settings)
+    wanted = next(topic for topic in read_desired(ROOT, []).topics if topic.name == TICKS)
+    Admin(stack.bootstrap_servers).create(
+        TICKS, partitions=wanted.partitions, replication=wanted.replication, settings=wanted.settings
+    )
     made: list[Clocks] = []
 
     def make(text: str) -> Clocks:
@@ -128,7 +130,6 @@ def test_of_three_clocks_two_are_killed_and_the_ticks_of_both_changes_are_the_de
     assert events.keys() <= ticking.declared(ended)
     assert {len(values) for values in events.values()} == {1}, "two that say the same thing say it in the same bytes"
     assert len(declared) == 3 * 246 + 219  # days from 1 March to 1 November; hours of nine days and two
-    print(len(ticking.records()), len(events))
 
 
 def test_a_clock_that_is_killed_again_and_again_goes_on_from_the_topic(clocks):
