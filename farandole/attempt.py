@@ -34,3 +34,7 @@ class Attempt:
     interval: Interval | None = None
     fence: int = 0
     cancelled: Cancelled = field(default_factory=Flag, compare=False)
+
+    def __reduce__(self) -> tuple[type[Attempt], tuple[object, ...]]:
+        """It travels to an isolated step's process without its flag: there the process is told, by SIGTERM."""
+        return type(self), (self.key, self.number, self.run_id, self.interval, self.fence)

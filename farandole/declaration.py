@@ -102,6 +102,7 @@ class Step:
     check: str = ""  # for effect="verify": the function that looks whether the effect is there
     catch: tuple[Catch, ...] = ()
     needs: tuple[Need, ...] = ()
+    isolate: bool = False  # called in a child process, which can be killed
     use: str = ""
     options: tuple[tuple[str, Any], ...] = ()
     place: str = field(default="", compare=False)

@@ -78,3 +78,15 @@ class UndeclaredOutput(FarandoleError):
 
 class Unfillable(FarandoleError):
     """A step asks for a parameter that nothing gives. A programming error: never retried."""
+
+
+class GivenUp(FarandoleError):
+    """A call whose result nobody wants any more: its partition is lost, or a person ended its run."""
+
+
+class StepDied(FarandoleError):
+    """The process of an isolated step ended by itself. A failure of the step, and retried as one."""
+
+
+class Unpicklable(FarandoleError):
+    """What an isolated step takes or gives cannot travel between processes."""

@@ -37,6 +37,12 @@ class StepPlan:
     catches: Mapping[str, StepPlan] = field(default_factory=dict)  # by the name of the error
     check: StepPlan | None = None  # for effect="verify"
     writes: tuple[type, ...] = ()  # the resources it takes that can write outside
+    isolated: int = -1  # its number in the pipeline where it is called in a child process
+
+    @property
+    def functions(self) -> tuple[StepPlan, ...]:
+        """The step's own function, those of its catches and its check."""
+        return (self, *self.catches.values(), *([self.check] if self.check else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,13 @@ def planned(
     for number, step in enumerate(declaration.steps):
         scene = _Scene(f"{declaration.name}.{step.name}", step, tuple(given), kept, not problems)
         try:
-            plans.append(_step_plan(scene))
+            made = _step_plan(scene)
+            plans.append(replace(made, isolated=number) if step.isolate else made)
             given.append(_Given(step.name, plans[-1].returns, ("result", number)))
         except DeclarationError as error:
             at = step.place or declaration.source
             problems += [Problem(p.place or at, p.message, p.hint) for p in problems_of(error)]
-    return tuple(plans), [*problems, *_effects(declaration, plans)]
+    return tuple(plans), [*problems, *_effects(declaration, plans), *_isolated(declaration, plans)]
 
 
 def event_class(event_type: str) -> type[Any] | None:
@@ -144,6 +151,26 @@ def _effects(declaration: Declaration, plans: Iterable[StepPlan]) -> Iterator[Pr
             "no commit covers both",
             "split it in two pipelines, joined by an event",
         )
+
+
+def _isolated(declaration: Declaration, plans: Iterable[StepPlan]) -> Iterator[Problem]:
+    """What an isolated step cannot have: it shares no transaction with us, and is found by its name."""
+    for made in plans:
+        if made.isolated < 0:
+            continue
+        at, title = made.step.place or declaration.source, f"{declaration.name}.{made.step.name} is isolated"
+        if any(source[0] == "database" for source in made.sources):
+            yield Problem(
+                at,
+                f"{title} and asks for the Database, whose transaction does not reach into another process",
+                "let it return the rows, and write them in a step after it; or take isolate away",
+            )
+        if made.is_async:
+            yield Problem(
+                at, f"{title} and async", "an async step is cancelled when its time is over: take isolate away"
+            )
+        if "<locals>" in made.step.call:
+            yield Problem(at, f"{title} and stands inside a function", "write it at the top of a module")
 
 
 def _step_plan(scene: _Scene) -> StepPlan:

@@ -362,6 +362,7 @@ class Intake:
         """The partition is gone: nothing of it counts any more, and copies elsewhere ask again."""
         for run in self.in_flight.values():
             if run.home is owned and not run.over:
+                run.give_up()
                 self.blocked += [copy for copy in run.copies if copy.owned is not owned]
         for at in [at for at, run in self.in_flight.items() if run.home is owned]:
             del self.in_flight[at]

@@ -22,7 +22,7 @@ KEYS = (
     "pipeline", "about", "owner", "since", "once", "when", "join", "steps", "emits", "scale", "on_rewind",
     "on_conflict", "on_dead", "guard",
 )  # fmt: skip
-STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check", "needs")
+STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check", "needs", "isolate")
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -122,10 +122,17 @@ class _Manifest(Reader):
             check=self._reference(words.get("check"), "check"),
             catch=tuple(Catch(error, self._reference(n, "catch", ready_made=True)) for error, n in catch.items()),
             needs=self._needs(words.get("needs")),
+            isolate=self._yes(words.get("isolate"), "isolate"),
             use=use,
             options=frozen_options(options),
             place=self.at(node),
         )
+
+    def _yes(self, node: yaml.Node | None, title: str) -> bool:
+        said = self.text(node, title)
+        if said not in ("", "true", "false"):
+            self.wrong(node, f"{title} is {said!r}", f"write {title}: true, or leave it out")
+        return said == "true"
 
     def _needs(self, node: yaml.Node | None) -> tuple[Need, ...]:
         if not isinstance(node, yaml.MappingNode):
@@ -218,6 +225,7 @@ def _step_said(step: Step, package: str) -> dict[str, Any]:
             "needs": _needs_said(step.needs),
             "effect": step.effect,
             "check": step.check.removeprefix(package),
+            "isolate": step.isolate or None,
         }
     )
 

@@ -52,6 +52,7 @@ class StepLabel:
     effect: str = ""
     check: Callable[..., Any] | None = None
     needs: Needs = ()
+    isolate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +102,19 @@ def step(
     effect: str = "",
     check: Callable[..., Any] | None = None,
     needs: Needs = (),
+    isolate: bool = False,
 ) -> Callable[[F], F]:
     """Label a function with a policy. It stays the function: call it in a test as it is.
 
     `catch` maps an expected error to the function (or the name of a ready-made step) that makes a business event
     of it. A step with an effect
     outside declares its kind with `effect`; "verify" also names the `check` that looks for the effect. `needs` names
-    what it depends on: while that is down the pipeline waits.
+    what it depends on: while that is down the pipeline waits. With `isolate` it is called in a child process, which is
+    killed when its time is over.
     """
 
     def label(function: F) -> F:
-        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check, needs)  # type: ignore[attr-defined]
+        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check, needs, isolate)  # type: ignore[attr-defined]
         return function
 
     return label
@@ -294,6 +297,7 @@ def step_of(label: StepLabel, *, name: str, call: str, title: str, place: str) -
             for error, answer in label.catch.items()
         ),
         needs=_needs(label.needs, title, place),
+        isolate=label.isolate,
         place=place,
     )
 

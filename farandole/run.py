@@ -6,23 +6,21 @@ thread. What a run may touch there is in its :class:`Kit`; Kafka is not.
 
 from __future__ import annotations
 
-import asyncio
 import random
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from farandole.attempt import Attempt
+from farandole.calling import Caller, Flag
 from farandole.clock import Clock
 from farandole.deadletter import Failure, failure_of
 from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, decide
 from farandole.declaration import Declaration
 from farandole.emission import keep
-from farandole.errors import Fenced
+from farandole.errors import Fenced, GivenUp
 from farandole.event import Event, Interval, RawRecord, Record
 from farandole.fill import StepPlan
 from farandole.ids import attempt_key
@@ -98,7 +96,8 @@ class Run:
     known: Any = None  # found settled meanwhile: a duplicate after all
     stored: list[Any] = field(default_factory=list)
     copies: list[Any] = field(default_factory=list)  # readings of the same key that came while it was under way
-    cancelled: threading.Event | None = None
+    cancelled: Flag | None = None
+    given_up: bool = False  # its partition is somebody else's: whatever it gives does not count
     ending: Failure | None = None  # why a person ends it: dead, before its next step
 
     def end(self, why: Failure) -> None:
@@ -111,6 +110,12 @@ class Run:
     def cause(self) -> Signal:
         """The signal that made it start: the last of a joined set."""
         return self.signals[-1]
+
+    def give_up(self) -> None:
+        """Tell the step at hand that its result is not wanted any more."""
+        self.given_up = True
+        if self.cancelled is not None:
+            self.cancelled.set()
 
     def fact(self, name: str) -> Any:
         """The author's object of a signal; of a signal that was told again while it waited, the latest."""
@@ -144,7 +149,7 @@ class Kit:
     clock: Clock
     checkpoints: Any = None  # store.checkpoints, None where results are kept in memory only
     lane_of: Callable[[Run], Any] = lambda run: run.home.lane
-    loop: asyncio.AbstractEventLoop | None = None
+    caller: Caller = field(default_factory=Caller)
     luck: Callable[[], float] = random.random
     version: str = ""
     instance: str = ""
@@ -229,64 +234,35 @@ def _verified(run: Run, plan: StepPlan, kit: Kit) -> Any:
     return _call(run, plan.check, kit, None)
 
 
-def _attempt(run: Run, plan: StepPlan) -> Attempt:
-    run.cancelled = run.cancelled or threading.Event()
-    if run.ending is not None:
-        run.cancelled.set()
-    key = attempt_key(run.id, plan.step.name)
-    return Attempt(key, run.attempt, run.id, run.interval, run.fence, run.cancelled)
-
-
 def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseException | None = None) -> Any:
-    """Fill the parameters and call the author's function: inline, in a thread under a timeout, or on the loop."""
-    arguments = []
+    """Fill the parameters and call the author's function."""
+    run.cancelled = flag = Flag()
+    if run.given_up or run.ending is not None:
+        flag.set()
+    arguments: list[Any] = []
     for kind, which in plan.sources:
         match kind:
             case "signal":
                 arguments.append(run.fact(which))
             case "result":
                 arguments.append(run.results[which])
-            case "resource":
-                arguments.append(kit.resources.get(which))
+            case "resource":  # an isolated step opens its own, where it is
+                arguments.append(None if kit.caller.isolates(plan) else kit.resources.get(which))
             case "attempt":
-                arguments.append(_attempt(run, plan))
+                key = attempt_key(run.id, plan.step.name)
+                arguments.append(Attempt(key, run.attempt, run.id, run.interval, run.fence, flag))
             case "database":
                 arguments.append(database)
             case "error":
                 arguments.append(error)
-    timeout = plan.step.timeout
-    if plan.is_async:
-        assert kit.loop is not None  # noqa: S101 - the worker starts one where a step is async
-        asked = asyncio.run_coroutine_threadsafe(plan.function(*arguments), kit.loop)
-    elif timeout is None:
+    if kit.caller.inline(plan):  # no frame of its own between a slot and the author's function
         return plan.function(*arguments)
-    else:
-        asked = _in_a_thread(plan.function, arguments, plan.step.name)
     try:
-        return asked.result(timeout)
-    except TimeoutError as late:
-        if asked.done():
-            raise  # the author's own
-        asked.cancel()
-        if run.cancelled is not None:
-            run.cancelled.set()
-            run.cancelled = None
-        raise TimeoutError(f"{plan.step.name} gave no result within {timeout:g} s") from late
-
-
-def _in_a_thread(function: Callable[..., Any], arguments: list[Any], name: str) -> Future[Any]:
-    """A call that may never return: in a thread of its own, for which nobody waits when the process ends."""
-    asked: Future[Any] = Future()
-
-    def call() -> None:
-        try:
-            asked.set_result(function(*arguments))
-        except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
-            asked.set_exception(error)
-
-    asked.set_running_or_notify_cancel()
-    threading.Thread(target=call, name=f"step-{name}", daemon=True).start()
-    return asked
+        return kit.caller.call(plan, arguments, flag)
+    except GivenUp as why:
+        if run.given_up:
+            raise Fenced(str(why)) from None
+        raise
 
 
 def _note(
@@ -339,6 +315,8 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     if now.kind == CAUGHT:
         try:
             keep(run, _call(run, plan.catches[now.catch], kit, database, error), kit)
+        except Fenced:
+            raise
         except BaseException as second:  # noqa: BLE001 - as above
             failure = failure_of(
                 second, "run", f"{plan.step.name}.catch", name, attempts=1, first_failed_at=run.first_failed_at

@@ -21,6 +21,7 @@ from farandole.declaration import Declaration
 from farandole.errors import BrokerUnreachable, FarandoleError, RegistryUnreachable
 from farandole.fill import StepPlan, declared_class, plan
 from farandole.intake import Intake
+from farandole.isolated import Children
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
 from farandole.kafka.listener import Listener
@@ -200,11 +201,13 @@ def _put_together(parts: _Parts) -> Worker:
         parking_of(declaration, store, clock),
     )
     takeover = _takeover(parts, threads, say)
-    work = work_of(commit_class, _kit(parts, resumable=resumable), store, books, say)
+    kit = _kit(parts, resumable=resumable)
+    work = work_of(commit_class, kit, store, books, say)
     lanes = Lanes(work, parts.slots, clock, ordered=declaration.ordering == "key")
     settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
+    worker.closing.append(kit.caller.close)
     return worker
 
 
@@ -239,8 +242,11 @@ def _kit(parts: _Parts, *, resumable: bool) -> Kit:
     kept = parts.store.checkpoints if resumable else None
     kit = Kit(parts.declaration, parts.plans, parts.resources, parts.codec.encode, parts.books.clock, kept)
     kit.version, kit.instance = parts.books.version, parts.books.instance
-    if any(p.is_async or any(c.is_async for c in p.catches.values()) for p in parts.plans):
-        kit.loop = _loop()
+    kit.caller.say = logger(parts.declaration.name, parts.books.instance)
+    if any(f.is_async for p in parts.plans for f in p.functions):
+        kit.caller.loop = _loop()
+    if any(p.isolated >= 0 for p in parts.plans):
+        kit.caller.children = Children(parts.declaration, kit.clock)
     return kit
 
 

@@ -322,9 +322,6 @@ class Worker:
         self._forget_backlog(owned)
         self.leaving = [run for run in self.leaving if run.home is not owned]
         self.settler.unsettled = [u for u in self.settler.unsettled if u[0] is not owned]
-        for run in self.intake.in_flight.values():
-            if run.home is owned and run.cancelled is not None:
-                run.cancelled.set()
         if owned.session is not None:
             owned.session.drop()
 

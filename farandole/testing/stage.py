@@ -256,8 +256,8 @@ class Stage:
         resumable = self._class == "outside" or (self._class == "events" and len(self._plans) > 1)
         kit = Kit(declaration, self._plans, self._resources, self._codec.encode, clock, luck=lambda: 1.0)
         kit.checkpoints = store.checkpoints if resumable else None
-        if any(p.is_async or any(c.is_async for c in p.catches.values()) for p in self._plans):
-            kit.loop = _loop()
+        if any(f.is_async for p in self._plans for f in p.functions):
+            kit.caller.loop = _loop()
         claiming = self._class == "outside" or not locality(declaration).local
         matcher, owners = Matcher(declaration), dict[tuple[str, int], Owned]()
         reader = Reader(matcher, codec, clock, owners, lambda *again: worker.place_back(*again))  # noqa: PLW0108 - below

@@ -7,6 +7,7 @@ line for each call, for those that do not.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import threading
@@ -258,6 +259,49 @@ def endure(weighed: Weighed, number: NumberSent, attempt: Attempt) -> NumberDoub
     return NumberDoubled(weighed.weight, number.key)
 
 
+@step(isolate=True, timeout="2s", retry=Retry(2, backoff="1ms..2ms"))
+def risk(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    """What a number does to its process is its kind."""
+    note(number.kind, number.n, attempt.number, os.getpid())
+    match number.kind:
+        case "exit":
+            os._exit(3)
+        case "crash":
+            ctypes.string_at(0)
+        case "sleep":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(600)
+        case "once" if attempt.number == 1:
+            os._exit(3)
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(isolate=True)
+def risk_for_long(number: NumberSent) -> NumberDoubled:
+    note("begun", number.n, os.getpid())
+    time.sleep(600)
+    return NumberDoubled(number.n * 2, number.key)
+
+
+def heed(number: NumberSent, attempt: Attempt) -> None:
+    """A step that ends when it is told to."""
+    note("begun", number.n)
+    while not attempt.cancelled.is_set():
+        time.sleep(0.01)
+    note("told to stop", number.n)
+
+
+async def wait_long(number: NumberSent) -> NumberDoubled:
+    """A number waits as long as its amount says; told to end, it says so."""
+    note("begun", number.n)
+    try:
+        await asyncio.sleep(number.amount)
+    except asyncio.CancelledError:
+        note("cancelled", number.n)
+        raise
+    return NumberDoubled(number.n * 2, number.key)
+
+
 @step(timeout="150ms", retry=Retry(2, backoff="1ms..2ms"))
 async def never_answers(number: NumberSent) -> NumberDoubled:
     note("asked", number.n)
@@ -453,6 +497,43 @@ class Enduring(Pipeline):
     name = _named("enduring")
     number = when(NumberSent)
     steps = [weigh, endure]
+    since = "beginning"
+
+
+class Risky(Pipeline):
+    """An isolated step."""
+
+    name = _named("risky")
+    number = when(NumberSent)
+    steps = [risk]
+    slots = 2
+    since = "beginning"
+
+
+class RiskyLong(Pipeline):
+    """An isolated step that takes long."""
+
+    name = _named("risky-long")
+    number = when(NumberSent)
+    steps = [risk_for_long]
+    since = "beginning"
+
+
+class Heeding(Pipeline):
+    """A step that looks at its flag."""
+
+    name = _named("heeding")
+    number = when(NumberSent)
+    steps = [heed]
+    since = "beginning"
+
+
+class Waits(Pipeline):
+    """An async step that takes long."""
+
+    name = _named("waits")
+    number = when(NumberSent)
+    steps = [wait_long]
     since = "beginning"
 
 

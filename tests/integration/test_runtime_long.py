@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 
@@ -103,3 +104,114 @@ def test_a_step_longer_than_the_grace_is_handed_over_and_what_was_done_before_is
     steps = world.runs("Long", "done")[0]["steps"]
     assert [(s["name"], s["reused"]) for s in steps] == [("weigh", True), ("carry", False)]
     world.wait_drained("Long")
+
+
+# ---- isolated steps
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def attempts(world, kind):
+    """The numbers of the attempts at records of a kind, and the processes that made them."""
+    found = [line.split() for line in world.done() if line.startswith(f"{kind} ")]
+    return [int(words[2]) for words in found], [int(words[3]) for words in found]
+
+
+def test_what_kills_an_isolated_step_is_its_failure_and_never_the_services_end(world):
+    world.create("Risky")
+    process = world.start("Risky")
+    for n, kind in enumerate(("exit", "crash", "sleep", "once"), 1):
+        one(world, n, kind=kind, key=kind)
+    until(lambda: len(world.letters("Risky")) == 3, 40, world.log)
+    until(lambda: world.outputs() == [8], why=world.log)
+    assert process.poll() is None
+
+    why = {text.partition("\n")[0] for _, text in world.why("Risky")}
+    assert why == {
+        "the process of risk ended: exit code 3",
+        "the process of risk ended: signal SIGSEGV",
+        "risk gave no result within 2 s; its process was killed",
+    }
+    for kind in ("exit", "crash", "sleep", "once"):
+        numbers, pids = attempts(world, kind)
+        assert numbers == [1, 2], kind
+        assert len(set(pids)) == 2
+        if kind != "once":
+            assert not any(map(alive, pids)), kind
+    assert process.pid not in attempts(world, "once")[1]
+    world.wait_drained("Risky")
+
+
+@pytest.mark.parametrize("how", ["told", "told twice", "killed"])
+def test_no_isolated_step_outlives_its_service(world, how):
+    world.create("RiskyLong")
+    process = world.start("RiskyLong", FARANDOLE_SHUTDOWN_GRACE="1s")
+    one(world, 1)
+    until(world.done, why=world.log)
+    child = int(world.done()[0].split()[2])
+    assert child != process.pid
+    if how == "killed":
+        process.kill()
+    else:
+        process.terminate()
+        if how == "told twice":
+            until(lambda: process.poll() is not None or process.terminate(), 5)
+    assert process.wait(15) == {"told": 0, "told twice": 143, "killed": -9}[how]
+    until(lambda: not alive(child), 5)
+    assert world.outputs() == []
+
+
+# ---- async steps
+
+
+def cancelled(world):
+    return [line for line in world.done() if line.startswith("cancelled")]
+
+
+def test_an_async_step_is_cancelled_when_the_grace_of_shutdown_ends(world):
+    world.create("Waits")
+    process = world.start("Waits", FARANDOLE_SHUTDOWN_GRACE="1s")
+    one(world, 1, amount=600)
+    until(world.done, why=world.log)
+    process.terminate()
+    assert process.wait(15) == 0
+    assert world.done() == ["begun 1", "cancelled 1"]
+    assert world.outputs() == []
+
+
+def test_an_async_step_is_cancelled_when_its_partition_goes_and_the_new_owner_runs_it(world, monkeypatch):
+    monkeypatch.setattr("farandole.worker.REVOKE_GRACE", 0.5)
+    world.create("Waits")
+    for n in range(8):
+        one(world, n, amount=600, key=f"k{n}")
+    first = world.run("Waits")
+    done = world.module.done
+    until(lambda: len(done) == 8)
+    second = world.run("Waits")
+    until(lambda: any(what == "cancelled" for what, _ in done), 60)
+
+    def again():
+        begun = Counter(n for what, n in done if what == "begun")
+        return {n for n, times in begun.items() if times == 2}
+
+    until(lambda: again() == {n for what, n in done if what == "cancelled"}, 30, lambda: done)
+    first.worker.lost(list(first.worker.owned))
+    until(lambda: len({n for what, n in done if what == "cancelled"}) == 8, 10)
+    for service in (first, second):
+        service.worker.grace = 0.1
+
+
+def test_a_lost_partition_sets_the_flag_of_a_step_and_frees_its_slot(world):
+    world.create("Heeding")
+    one(world, 1)
+    service = world.run("Heeding")
+    done = world.module.done
+    until(lambda: ("begun", 1) in done)
+    service.worker.lost(list(service.worker.owned))
+    until(lambda: ("told to stop", 1) in done)

@@ -23,7 +23,7 @@ AUTHORS_MODULES = 150
 # From a record to a settled run: what a reader of the core has to read.
 CORE_ROOMS = (
     *("event", "ids", "clock", "errors", "declaration", "pipeline", "signature", "problem", "rules", "attempt"),
-    *("criteria", "match", "decide", "run", "kept", "fill", "resources", "ready"),
+    *("criteria", "match", "decide", "run", "calling", "isolated", "kept", "fill", "resources", "ready"),
     *("store", "kafka/source", "kafka/sink", "kafka/codec", "kafka/registry", "kafka/admin"),
     *("intake", "settle", "takeover", "commit_class", "owned", "outcome", "rewind", "lanes", "worker", "points"),
 )
