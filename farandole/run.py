@@ -290,12 +290,8 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     run.failing_since = moment if run.failing_since is None else run.failing_since
     now = decide(error, run.attempt, plan.step, kit.luck(), moment - run.failing_since)
     run.first_failed_at = run.first_failed_at or kit.clock.now()
-    if (
-        run.sent
-        and plan.step.effect == "at_most_once"
-        and now.kind != CAUGHT
-        and not (now.kind in (AGAIN, PARK) and plan.step.retry.only)
-    ):
+    doubtful = run.sent and plan.step.effect == "at_most_once" and now.kind != CAUGHT
+    if doubtful and not (now.kind in (AGAIN, PARK) and plan.step.retry.only):
         run.failure = failure_of(
             error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
         )
