@@ -153,6 +153,12 @@ class Caller:
             self.abandoned -= asked.abandoned
             self._under_way.discard(asked)
 
+    def abandon_slot(self, name: str) -> Callable[[], None]:
+        """A step keeps the very thread of its slot. What this gives is to be called when it ends."""
+        asked = _Asked(name)
+        self._abandon(asked)
+        return lambda: self._returned(asked)
+
     def _abandon(self, asked: _Asked) -> None:
         """It goes on, and keeps its thread or its place on the loop: so many of these are too many."""
         with self._lock:

@@ -264,7 +264,7 @@ def failure_of(
         stage=stage,
         step=step,
         traceback=_tail("".join(traceback.format_exception(error)), STACKTRACE_BYTES),
-        fingerprint=fingerprint(pipeline, step or stage, name, message, _where(error.__traceback__)),
+        fingerprint=fingerprint(pipeline, step or stage, name, message, _where(error)),
         attempts=attempts,
         first_failed_at=first_failed_at,
         reason=str(getattr(error, "reason", "")),
@@ -375,7 +375,12 @@ def _said(error: BaseException) -> str:
         return f"<{type(error).__name__}.__str__ raised {type(broken).__name__}>"
 
 
-def _where(trace: TracebackType | None) -> str:
+def _where(error: BaseException) -> str:
+    """Where it was raised; what comes from a child process says it itself."""
+    return getattr(error.__cause__, "place", "") or raised_at(error.__traceback__)
+
+
+def raised_at(trace: TracebackType | None) -> str:
     """File and function of the innermost frame outside installed packages: line numbers move with each edit."""
     place = ""
     while trace is not None:

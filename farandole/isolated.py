@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from farandole.clock import Clock
+from farandole.deadletter import raised_at
 from farandole.declaration import Declaration
 from farandole.errors import GivenUp, StepDied, Unpicklable
 from farandole.fill import StepPlan, event_class, planned
@@ -197,8 +198,11 @@ def _packed(value: Any, what: str) -> bytes:
         ) from error
 
 
-def _travelling(error: BaseException) -> tuple[bytes, list[tuple[str, str]], str, str]:
-    """An exception, pickled where it can be, and as text: the names of its classes, its words, its traceback."""
+Travelling = tuple[bytes, list[tuple[str, str]], str, str, str]
+
+
+def _travelling(error: BaseException) -> Travelling:
+    """An exception, pickled where it can be, and as text: its classes' names, words, traceback, and where it was."""
     try:
         packed = pickle.dumps(error)
         pickle.loads(packed)  # noqa: S301 - one with a signature of its own is packed and cannot be unpacked
@@ -209,24 +213,28 @@ def _travelling(error: BaseException) -> tuple[bytes, list[tuple[str, str]], str
         message = str(error)
     except Exception as broken:  # noqa: BLE001 - an author's __str__
         message = f"<{type(error).__name__}.__str__ raised {type(broken).__name__}>"
-    return packed, names, message, "".join(traceback.format_exception(error))
+    return packed, names, message, "".join(traceback.format_exception(error)), raised_at(error.__traceback__)
 
 
 class _There(Exception):
-    """The traceback in the child, as the cause of what is raised here."""
+    """The traceback in the child, as the cause of what is raised here; and where that was."""
+
+    def __init__(self, trace: str, place: str) -> None:
+        super().__init__(trace)
+        self.place = place
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
-def _raised(told: tuple[bytes, list[tuple[str, str]], str, str]) -> BaseException:
+def _raised(told: Travelling) -> BaseException:
     """What the child raised; where it cannot be unpacked, an exception of classes with the same names."""
-    packed, names, message, trace = told
+    packed, names, message, trace, place = told
     try:
         error: BaseException = pickle.loads(packed)  # noqa: S301 - from our own child
     except Exception:  # noqa: BLE001 - it names a class that is not here
         error = _equivalent(names, message)
-    error.__cause__ = _There(trace)
+    error.__cause__ = _There(trace, place)
     return error
 
 

@@ -15,6 +15,9 @@ from itertools import count
 from farandole.clock import Clock
 from farandole.run import Run, RunState
 
+PATIENCE = 5.0
+"""Seconds that a run may take to leave its slot after it was given up: longer than it takes to kill a child process."""
+
 
 class Lanes:
     """Admits runs, hands them to `slots` threads, and gives back those that ended, in the order they did."""
@@ -30,6 +33,11 @@ class Lanes:
         self._gate = threading.Event()
         self._gate.set()
         self.running = 0
+        self.abandon: Callable[[Run], Callable[[], None]] = lambda _: lambda: None
+        """Told of a run that is given up and keeps its slot's thread; what it gives is called when that ends."""
+        self._serving: dict[threading.Thread, Run] = {}
+        self._lost: dict[threading.Thread, Callable[[], None]] = {}
+        self._since: dict[threading.Thread, float] = {}
         self._threads = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         for thread in self._threads:
             thread.start()
@@ -52,6 +60,8 @@ class Lanes:
         now = self._clock.monotonic()
         while self._later and self._later[0][0] <= now:
             self._ready.put(heapq.heappop(self._later)[2])
+        if self._serving:
+            self._replace(now)
         over = []
         while self._ended:
             run = self._ended.popleft()
@@ -88,11 +98,32 @@ class Lanes:
         self._news.wait(longest)
 
     def _serve(self) -> None:
+        me = threading.current_thread()
         while (run := self._ready.get()) is not None:
             self._gate.wait()
+            self._serving[me] = run
             self._work(run)
+            if self._serving.pop(me, None) is None:
+                self._lost.pop(me)()
+                return  # another thread has this one's place
             self._ended.append(run)
             self._news.set()
+
+    def _replace(self, now: float) -> None:
+        """Another thread for the place of one whose run was given up and that does not come back."""
+        given_up = {thread: run for thread, run in list(self._serving.items()) if run.given_up}
+        self._since = {thread: self._since.get(thread, now) for thread in given_up}
+        for thread, run in given_up.items():
+            if now - self._since[thread] < PATIENCE:
+                continue
+            self._lost[thread] = self.abandon(run)
+            if self._serving.pop(thread, None) is None:
+                self._lost.pop(thread)()  # it has come just now
+                continue
+            run.state, run.skipped = RunState.DONE, True
+            self._ended.append(run)
+            self._threads.append(threading.Thread(target=self._serve, name=f"slot-{len(self._threads)}", daemon=True))
+            self._threads[-1].start()
 
     def hold(self) -> None:
         """From here on no run is advanced that is not being advanced already."""

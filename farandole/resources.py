@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from farandole.errors import DeclarationError, Unfillable
+from farandole.errors import DeclarationError, GivenUp, Unfillable
 from farandole.problem import Problem, refuse
 from farandole.signature import fits, place_of, resource_given, spelled
 
@@ -37,6 +37,19 @@ class Database:
         from sqlalchemy import text
 
         return self.connection.execute(text(sql), parameters)
+
+    def lent(self) -> Database:
+        """The same transaction, for one attempt that may be given up."""
+        return Database(self.connection)
+
+    def take_back(self) -> None:
+        """The attempt is over: whoever still works at it writes nowhere."""
+        self.connection = _TakenBack()  # type: ignore[assignment]
+
+
+class _TakenBack:
+    def __getattr__(self, name: str) -> Any:
+        raise GivenUp("this attempt is over, and its transaction goes on without it")
 
 
 class Resources:

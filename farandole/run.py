@@ -235,10 +235,13 @@ def _verified(run: Run, plan: StepPlan, kit: Kit) -> Any:
 
 
 def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseException | None = None) -> Any:
-    """Fill the parameters and call the author's function."""
+    """Fill the parameters and call the author's function. Raises Fenced where nobody wants what it gives."""
     run.cancelled = flag = Flag()
-    if run.given_up or run.ending is not None:
+    if run.given_up:
+        raise Fenced(f"run {run.id} is somebody else's by now")
+    if run.ending is not None:
         flag.set()
+    inline, lent = kit.caller.inline(plan), database
     arguments: list[Any] = []
     for kind, which in plan.sources:
         match kind:
@@ -252,17 +255,23 @@ def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseExceptio
                 key = attempt_key(run.id, plan.step.name)
                 arguments.append(Attempt(key, run.attempt, run.id, run.interval, run.fence, flag))
             case "database":
-                arguments.append(database)
+                lent = database if inline else database.lent()
+                arguments.append(lent)
             case "error":
                 arguments.append(error)
-    if kit.caller.inline(plan):  # no frame of its own between a slot and the author's function
-        return plan.function(*arguments)
     try:
-        return kit.caller.call(plan, arguments, flag)
+        # no frame of its own between a slot and the author's function
+        result = plan.function(*arguments) if inline else kit.caller.call(plan, arguments, flag)
     except GivenUp as why:
         if run.given_up:
             raise Fenced(str(why)) from None
         raise
+    finally:
+        if lent is not database:
+            lent.take_back()  # what still goes on must not get into a transaction that goes on without it
+    if run.given_up:
+        raise Fenced(f"run {run.id} is somebody else's by now")
+    return result
 
 
 def _note(

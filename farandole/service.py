@@ -204,6 +204,7 @@ def _put_together(parts: _Parts) -> Worker:
     kit = _kit(parts, resumable=resumable)
     work = work_of(commit_class, kit, store, books, say)
     lanes = Lanes(work, parts.slots, clock, ordered=declaration.ordering == "key")
+    lanes.abandon = lambda run: kit.caller.abandon_slot(parts.plans[run.step].step.name)
     settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)

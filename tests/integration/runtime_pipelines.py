@@ -283,6 +283,57 @@ def risk_for_long(number: NumberSent) -> NumberDoubled:
     return NumberDoubled(number.n * 2, number.key)
 
 
+class Bare(BaseException):
+    """Not even an Exception."""
+
+
+def behave(number: NumberSent) -> NumberDoubled:
+    """What code may come to, by kind."""
+    note("behave", number.n, os.getpid())
+    match number.kind:
+        case "error":
+            raise ValueError("no")
+        case "bare":
+            raise Bare("bare")
+        case "system-exit":
+            raise SystemExit(3)
+        case "keyboard":
+            raise KeyboardInterrupt
+        case "memory":
+            raise MemoryError("none left")
+        case "wrong":
+            return 7  # type: ignore[return-value]
+        case "wrong-event":
+            return NumberRefused(number.n, number.key, "not declared")  # type: ignore[return-value]
+        case "recursion":
+            return behave_deeply(number)
+        case "lock":
+            ctypes.PyDLL(None).usleep(number.amount)  # in C, with the interpreter's lock in hand
+    return NumberDoubled(number.n * 2, number.key)
+
+
+def behave_deeply(number: NumberSent) -> NumberDoubled:
+    return behave_deeply(number)
+
+
+@step(retry=QUICK)
+def behave_here(number: NumberSent) -> NumberDoubled:
+    return behave(number)
+
+
+@step(retry=QUICK, isolate=True)
+def behave_apart(number: NumberSent) -> NumberDoubled:
+    return behave(number)
+
+
+@step(retry=1, timeout="50ms")
+def stay(number: NumberSent) -> NumberDoubled:
+    note("stays", number.n)
+    if number.kind == "stay":
+        time.sleep(600)
+    return NumberDoubled(number.n * 2, number.key)
+
+
 def heed(number: NumberSent, attempt: Attempt) -> None:
     """A step that ends when it is told to."""
     note("begun", number.n)
@@ -525,6 +576,45 @@ class Heeding(Pipeline):
     name = _named("heeding")
     number = when(NumberSent)
     steps = [heed]
+    since = "beginning"
+
+
+class Wild(Pipeline):
+    """A step that does whatever code can do, in the process of the service."""
+
+    name = _named("wild")
+    number = when(NumberSent)
+    steps = [behave_here]
+    since = "beginning"
+
+
+class Caged(Pipeline):
+    """The same in a child process."""
+
+    name = _named("caged")
+    number = when(NumberSent)
+    steps = [behave_apart]
+    slots = 2
+    since = "beginning"
+
+
+class Staying(Pipeline):
+    """A step that some numbers never let go."""
+
+    name = _named("staying")
+    number = when(NumberSent)
+    steps = [stay]
+    ordering = "none"
+    slots = 30
+    since = "beginning"
+
+
+class WeighThenWait(Pipeline):
+    """An async step that takes long, after one whose result is kept."""
+
+    name = _named("weigh-then-wait")
+    number = when(NumberSent)
+    steps = [weigh, wait_long]
     since = "beginning"
 
 

@@ -17,6 +17,7 @@ import pytest
 from farandole import Attempt, Database, Pipeline, resource, step, use, when
 from farandole.calling import Flag
 from farandole.clock import SystemClock
+from farandole.deadletter import failure_of
 from farandole.errors import DeclarationError, GivenUp, StepDied, Unpicklable
 from farandole.event import fact
 from farandole.fill import plan
@@ -129,6 +130,14 @@ def test_what_it_raises_comes_back_as_it_was_with_the_traceback_as_its_cause(chi
     with pytest.raises(ValueError, match="invalid literal") as raised:
         ask(children, "wrong")
     assert 'int("seven")' in str(raised.value.__cause__)
+
+
+def test_the_place_of_its_fingerprint_is_where_it_was_raised(children):
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        ask(children, "wrong")
+    told = failure_of(raised.value, "run", "work", "unit").fingerprint
+    raised.value.__cause__ = None
+    assert failure_of(raised.value, "run", "work", "unit").fingerprint != told
 
 
 def test_an_error_that_cannot_be_unpacked_comes_back_under_the_names_of_its_classes(children):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farandole.clock import ManualClock, SystemClock
-from farandole.lanes import Lanes
+from farandole.lanes import PATIENCE, Lanes
 from farandole.run import Run, RunState
 
 
@@ -132,4 +132,41 @@ def test_held_runs_wait_in_their_order_and_what_is_under_way_ends():
     assert (begun, lanes.running) == (["run-0"], 2)
     lanes.go()
     assert [r.id for r in drain(lanes, 2)] == ["run-1", "run-2"]
+    lanes.close()
+
+
+def test_a_slot_whose_run_is_given_up_and_does_not_end_is_replaced_and_its_record_key_goes_on():
+    clock, go_on, told = ManualClock(), threading.Event(), []
+
+    def work(run: Run) -> None:
+        told.append(run.id)
+        if run.id == "run-0":
+            go_on.wait(30)
+        run.state = RunState.DONE
+
+    lanes = Lanes(work, 1, clock)
+    lanes.abandon = lambda run: told.append(f"{run.id} is abandoned") or (lambda: told.append("it ends after all"))
+    stuck, behind = run_of(0, b"k"), run_of(1, b"k")
+    lanes.admit([stuck, behind])
+    ended: list[str] = []
+
+    def wait_for(what):
+        end = time.monotonic() + 20
+        while not what():
+            ended.extend(r.id for r in lanes.ended())
+            assert time.monotonic() < end, (told, ended)
+            time.sleep(0.001)
+
+    wait_for(lambda: told == ["run-0"])
+    stuck.give_up()
+    clock.advance(60)
+    assert lanes.ended() == []  # its time begins when it is first seen
+    clock.advance(PATIENCE)
+    wait_for(lambda: ended == ["run-0", "run-1"])
+    assert told == ["run-0", "run-0 is abandoned", "run-1"]
+    assert stuck.skipped
+    assert lanes.running == 0
+    go_on.set()
+    wait_for(lambda: told[-1] == "it ends after all")
+    assert ended == ["run-0", "run-1"]
     lanes.close()

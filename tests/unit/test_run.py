@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from farandole.event import Envelope, Event, Position, RawRecord, envelope_of, f
 from farandole.fill import plan
 from farandole.ids import attempt_key, output_id
 from farandole.kept import pack
-from farandole.resources import Resources
+from farandole.resources import Database, Resources
 from farandole.run import Kit, Run, RunState, Signal, advance
 from farandole.store.rows import Lane
 
@@ -381,3 +383,61 @@ def test_a_run_whose_last_step_gives_its_result_all_the_same_is_done():
     advance(run, kit)
     run.end(WHY)
     assert run.state is RunState.DONE
+
+
+@step(timeout="10s")
+def loses_its_partition_in_time(asked: Asked) -> int:
+    run_under_way[0].give_up()
+    return 1
+
+
+def loses_its_partition(asked: Asked) -> int:
+    run_under_way[0].give_up()
+    return 1
+
+
+def never_asked(asked: Asked) -> Given:
+    calls.append("asked")
+    return Given(asked.n)
+
+
+@pytest.mark.parametrize("first", [loses_its_partition, loses_its_partition_in_time])
+def test_a_run_whose_partition_is_gone_takes_no_further_step_and_keeps_nothing(first):
+    run, kit = run_of(), kit_of(first, never_asked)
+    run_under_way[:] = [run]
+    with pytest.raises(Fenced):
+        advance(run, kit)
+    assert (calls, run.steps, run.failure, kit.checkpoints.written) == ([], [], None, [])
+
+
+class Connection:
+    """A transaction that says what is done in it."""
+
+    def begin_nested(self) -> Any:
+        return nullcontext()
+
+    def execute(self, _statement: Any, parameters: Any) -> None:
+        calls.append(parameters["n"])
+
+
+@step(timeout="50ms", retry=1)
+def writes_too_late(asked: Asked, database: Database) -> None:
+    database.execute("insert into t values (:n)", {"n": 1})
+    late.wait(20)
+    try:
+        database.execute("insert into t values (:n)", {"n": 2})
+    except BaseException as error:
+        calls.append(type(error).__name__)
+    over.set()
+
+
+late, over = threading.Event(), threading.Event()
+
+
+def test_an_attempt_that_goes_on_after_its_time_writes_nothing_into_the_transaction_that_goes_on_without_it():
+    run, kit = run_of(), kit_of(writes_too_late)
+    advance(run, kit, Database(Connection()))
+    assert (run.state, run.failure.class_name) == (RunState.DEAD, "TimeoutError")
+    late.set()
+    assert over.wait(20)
+    assert calls == [1, "GivenUp"]
