@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from farandole.clock import seconds
 from farandole.declaration import Step
-from farandole.errors import UndeclaredOutput, Unfillable, Unreachable
+from farandole.errors import UndeclaredOutput, Unfillable, Unreachable, Unreadable
 
 AGAIN, PARK, WAIT, CAUGHT, DEAD = "again", "park", "wait", "caught", "dead"
 FATAL = (UndeclaredOutput, Unfillable)
@@ -43,6 +43,8 @@ def decide(
     place is spent parked. `blamed`: what it needs has answered others every time that it failed here, so that the
     fault is the event's own.
     """
+    if isinstance(error, Unreadable):
+        return Decision(DEAD)  # not the step's own error: nothing catches it
     names = {cls.__name__ for cls in type(error).__mro__}
     for catch in step.catch:
         if catch.error in names:

@@ -80,6 +80,12 @@ class Unfillable(FarandoleError):
     """A step asks for a parameter that nothing gives. A programming error: never retried."""
 
 
+class Unreadable(FarandoleError):
+    """A step's result was kept by code whose types are not those of today: no retry will make it readable."""
+
+    reason = "checkpoint.unreadable"
+
+
 class GivenUp(FarandoleError):
     """A call whose result nobody wants any more: its partition is lost, or a person ended its run."""
 

@@ -165,12 +165,12 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
     while run.step < len(kit.plans):
         plan = kit.plans[run.step]
         kept = run.checkpoints.get(plan.step.name)
-        started = kit.clock.millis()
+        started, run.sent, version = kit.clock.millis(), False, kit.version
         if run.ending is not None:
             return _ended(run, plan, started, kit)
         try:
             if kept is not None and kept.state == "done":
-                result, reused = unpack(kept.result, plan.returns), True
+                (result, version), reused = unpack(kept.result, plan.returns, plan.step.name), True
             else:
                 result, reused = _ask(run, plan, kit, database, kept), False
                 if result is _UNSURE:
@@ -181,7 +181,7 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
             raise  # this instance does not own the partition any more: nothing of the run counts
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
             return _failed(run, plan, error, started, kit, database)
-        _note(run, plan, started, kit, reused=reused)
+        _note(run, plan, started, kit, reused=reused, version=version)
         run.step += 1
         if not reused and database is None:  # what is reused was not at fault; in one transaction all is tried again
             run.attempt = 1
@@ -198,7 +198,7 @@ def _end(run: Run, state: RunState, kit: Kit) -> None:
 
 def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     """One attempt at one step, with its checkpoints where it has an effect outside or a successor."""
-    effect, run.sent = plan.step.effect, False
+    effect = plan.step.effect
     if not effect:
         point("step.running")
         if database is None:
@@ -208,14 +208,14 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
                 result = _call(run, plan, kit, database)
         point("step.done")
         if kit.checkpoints is not None and database is None and run.step + 1 < len(kit.plans):
-            kit.checkpoints.keep(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
+            kit.checkpoints.keep(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name, kit.version))
         return result
     if kept is not None:  # a foreign or own older `started`: in doubt
         if effect == "at_most_once" and kept.attempt >= run.tries:
             return _UNSURE
         if effect == "verify" and (found := _verified(run, plan, kit)) is not None:
             kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.tries)
-            kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(found, plan.step.name))
+            kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(found, plan.step.name, kit.version))
             return found
     kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.tries)
     point("step.claimed")
@@ -223,7 +223,7 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     run.sent = True
     result = _call(run, plan, kit, database)
     point("effect.acked")
-    kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name))
+    kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name, kit.version))
     point("checkpoint.committed")
     return result
 
@@ -274,9 +274,7 @@ def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseExceptio
     return result
 
 
-def _note(
-    run: Run, plan: StepPlan, started: int, kit: Kit, *, state: str = "done", error: str = "", reused: bool = False
-) -> None:
+def _note(run: Run, plan: StepPlan, started: int, kit: Kit, *, state: str = "done", **told: Any) -> None:
     run.steps.append(
         {
             "name": plan.step.name,
@@ -284,8 +282,9 @@ def _note(
             "attempts": run.attempt,
             "started_at": started,
             "ended_at": kit.clock.millis(),
-            "error": error,
-            "reused": reused,
+            "error": told.get("error", ""),
+            "reused": told.get("reused", False),
+            "version": told.get("version", kit.version),
         }
     )
 

@@ -151,7 +151,8 @@ def _timeline(run: dict[str, Any]) -> Iterator[str]:
         tries = f"attempt {step['attempts']}" if step["attempts"] == 1 else f"{step['attempts']} attempts"
         how = "kept from before" if step["reused"] else tries
         line = f"   {local(step['started_at'])[11:19]}  {bar} {step['name']}  {step['state']}  {how}"
-        yield f"{line}  {lasted(step['seconds'])}" + (f"  ✕ {step['error']}" if step["error"] else "")
+        by = f"  on {step['version']}" if step["version"] else ""
+        yield f"{line}  {lasted(step['seconds'])}{by}" + (f"  ✕ {step['error']}" if step["error"] else "")
         before = step["ended_at"] or before
 
 

@@ -64,7 +64,10 @@ class Origin(TypedDict):
 
 
 class StepTaken(TypedDict):
-    """One step of the run. `reused` says that its result came from a checkpoint of an earlier attempt."""
+    """One step of the run. `reused` says that its result came from a checkpoint of an earlier attempt.
+
+    `version` is that of the code that gave the result, or failed to.
+    """
 
     name: str
     state: str
@@ -73,6 +76,7 @@ class StepTaken(TypedDict):
     ended_at: Moment
     error: str | None
     reused: bool
+    version: str
 
 
 class Emitted(TypedDict):

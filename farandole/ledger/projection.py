@@ -216,6 +216,7 @@ def _steps(entry: Entry) -> Iterator[Row]:
             "ended_at": _milliseconds(step["ended_at"]),
             "error": step["error"],
             "reused": step["reused"],
+            "version": step["version"],
         }
 
 

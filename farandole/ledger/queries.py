@@ -193,6 +193,7 @@ def _step(row: Row[Any]) -> Answer:
         "ended_at": moment(row.ended_at),
         "seconds": lasted,
         "reused": row.reused,
+        "version": row.version or None,
         "error": row.error,
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-VERSION = 2
+VERSION = 3
 """Of these tables. A projection of another version is dropped and read anew from the ledger."""
 
 metadata = MetaData()
@@ -74,6 +74,7 @@ run_step = Table(
     Column("ended_at", BigInteger),
     Column("error", Text),
     Column("reused", Boolean, nullable=False),
+    Column("version", String, nullable=False),
 )
 
 run_event = Table(  # the edges of the graph: which events went into a run, which came out

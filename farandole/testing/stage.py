@@ -71,6 +71,7 @@ class Stage:
         given = Resources.of(resources or {}, find_resources(self.declaration))
         self._log = Log(self.clock)
         self._codec = StageCodec(schemas(), writers)
+        self._version, self._given = "stage", resources or {}
         self._plans = plan(self.declaration, given)
         self._resources = given
         self._class = declared_class(self.declaration, self._plans)
@@ -140,8 +141,15 @@ class Stage:
                 self._log.append(retry_record(self.declaration.retry_topic, 1, letter.event(), delivery))
         self._turn()
 
-    def restart(self) -> None:
-        """End as by SIGKILL and start again: what was under way is lost, what was committed is taken over."""
+    def restart(self, newer: Any = None, *, version: str = "newer") -> None:
+        """End as by SIGKILL and start again: what was under way is lost, what was committed is taken over.
+
+        With `newer` it starts as that pipeline, which has the same name: as after a deployment of newer code.
+        """
+        if newer is not None:
+            self.declaration, self._version = _declaration(newer), version
+            self._resources = Resources.of(self._given, find_resources(self.declaration))
+            self._plans = plan(self.declaration, self._resources)
         self._source, self._worker = self._opened()
         self._turn()
 
@@ -251,11 +259,11 @@ class Stage:
     def _opened(self) -> tuple[ListSource, Worker]:
         """A worker over what is there. Numbers of partitions are 1, and nothing has to be waited for."""
         codec, declaration, clock, store = cast("Any", self._codec), self.declaration, self.clock, self._store
-        books = Books(declaration, self._codec.encode, clock, 0, 1, 1, "stage", "stage")
+        books = Books(declaration, self._codec.encode, clock, 0, 1, 1, self._version, "stage")
         source = ListSource(self._log, [*declaration.topics, declaration.retry_topic])
         resumable = self._class == "outside" or (self._class == "events" and len(self._plans) > 1)
         kit = Kit(declaration, self._plans, self._resources, self._codec.encode, clock, luck=lambda: 1.0)
-        kit.checkpoints = store.checkpoints if resumable else None
+        kit.checkpoints, kit.version = store.checkpoints if resumable else None, self._version
         if any(f.is_async for p in self._plans for f in p.functions):
             kit.caller.loop = _loop()
         claiming = self._class == "outside" or not locality(declaration).local

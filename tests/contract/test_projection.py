@@ -60,6 +60,7 @@ def step_taken(name="merge", state="done", attempts=1, error=None):
         "ended_at": START + timedelta(seconds=2),
         "error": error,
         "reused": False,
+        "version": "1.0",
     }
 
 

@@ -119,6 +119,7 @@ def a_run(run_id, took, gave, pipeline="merge", state="done", **more):
         "ended_at": START + timedelta(seconds=7),
         "error": None,
         "reused": False,
+        "version": "1.0",
     }
     origin = {
         "signal": "table",

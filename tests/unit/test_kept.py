@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farandole.errors import Unfillable
-from farandole.event import Interval, fact
+from farandole.errors import Unfillable, Unreadable
+from farandole.event import EVENT_TYPES, Interval, event_type_of, fact
 from farandole.kept import pack, unpack
 
 
@@ -75,7 +75,7 @@ DAY = Interval(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 2, tzinfo=UTC
     ],
 )
 def test_a_result_comes_back_as_the_type_that_the_step_declares(result, returns):
-    assert unpack(pack(result, "stage"), returns) == result
+    assert unpack(pack(result, "stage", "1.2"), returns) == (result, "1.2")
 
 
 @given(
@@ -86,7 +86,7 @@ def test_a_result_comes_back_as_the_type_that_the_step_declares(result, returns)
     )
 )
 def test_plain_values_come_back_without_an_annotation(value):
-    assert unpack(pack(value, "stage"), Any) == value
+    assert unpack(pack(value, "stage"), Any) == (value, "")
 
 
 @pytest.mark.parametrize("result", [object(), lambda: 1, {"a": object()}, open])
@@ -94,3 +94,31 @@ def test_a_result_that_has_no_plain_form_is_refused_with_the_step_and_the_remedy
     with pytest.raises(Unfillable, match="the result of stage cannot be kept") as told:
         pack(result, "stage")
     assert "return an event, a dataclass" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("result", "returns", "kept"),
+    [
+        (Staged("a", 3, date(2013, 1, 1)), Checked, "Staged"),
+        ({"rows": "many"}, Judged, "dict"),
+        ("seven", int, "str"),
+        (Made("flights", DAY), Staged, "unit.kept.made.v1"),
+    ],
+)
+def test_a_result_that_todays_code_cannot_read_is_said_with_step_type_and_remedy(result, returns, kept):
+    with pytest.raises(Unreadable, match=rf"what stage gave is kept as {kept}, by version 1\.2, and cannot") as told:
+        unpack(pack(result, "stage", "1.2"), returns, "stage")
+    assert told.value.reason == "checkpoint.unreadable"
+    assert told.value.place == "stage"
+    assert "give the step another name" in told.value.hint
+
+
+def test_an_event_whose_class_is_gone_cannot_be_read(monkeypatch):
+    kept = pack(Made("flights", DAY), "stage")
+    monkeypatch.delitem(EVENT_TYPES, event_type_of(Made))
+    with pytest.raises(Unreadable, match="by an earlier version"):
+        unpack(kept, Any, "stage")
+
+
+def test_what_was_kept_before_versions_were_noted_is_read():
+    assert unpack(msgspec.msgpack.encode({"value": 7}), int) == (7, "")

@@ -51,6 +51,7 @@ def whole_entry():
                 "ended_at": None,
                 "error": "boom",
                 "reused": False,
+                "version": "1.0",
             }
         ],
         outputs=[{"topic": "o.v1", "id": "o1", "type": "o.v1", "digest": b"12345678"}],
