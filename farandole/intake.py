@@ -190,8 +190,7 @@ class Intake:
 
     def _settled_before(self, reading: Reading, known: Known) -> None:
         """A duplicate; where SQL has decided and Kafka was not told, the stored bytes go out now."""
-        new = reading.signal is not None and reading.come is None  # what comes back may have been edited on its way
-        if new and known.digest != reading.signal.digest and self._conflicts(reading):  # type: ignore[union-attr]
+        if reading.signal is not None and known.digest != reading.signal.digest and self._conflicts(reading):
             return
         slot, run = self._enter(reading), known.run_id
         rows = self.unpublished.stored.pop(run, [])

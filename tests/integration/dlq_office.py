@@ -50,6 +50,10 @@ class Office:
         environment = self.world.environment()
         return CliRunner(env=environment).invoke(dlq, words, standalone_mode=False, input=text)
 
+    def own(self, pipeline: str) -> tuple[str, str]:
+        """The option that spares a command the letters of every other test."""
+        return "--pipeline", self.world.group(pipeline)
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """The same command as a process of its own, which can be killed."""
         process = subprocess.Popen(

@@ -60,6 +60,7 @@ def test_forty_thousand_letters_of_three_causes_are_three_lines_in_bounded_memor
     counting.returncode = os.waitstatus_to_exitcode(status)
     lasted = time.perf_counter() - begun
 
+    world.admin.delete_topics([topic])[topic].result()  # other tests would read them, too
     found = [json.loads(line) for line in said.splitlines()]
     assert [(c["exception"], c["letters"], c["open"], c["settled"]) for c in found] == [
         ("E0", 13_735, 13_235, 500),
@@ -114,11 +115,11 @@ def test_letters_that_connect_and_spring_wrote_are_counted_shown_and_redriven(wo
     assert (spring["event"], spring["state"]) == (f"{source} p3:100003", "open")
     key = event_key("/test", f"{world.name}-n2")
     assert spring["run_id"] == run_id(group, 0, [key])
-    (shown,) = office.ask("show", spring["id"])
+    (shown,) = office.ask("show", spring["id"], *office.own("Picky"))
     assert (shown["value"]["n"], shown["pipeline"]) == (2, group)
 
     world.run("Picky")
-    *_, last = office.ask("redrive", "--pipeline", group, "--yes")
+    *_, last = office.ask("redrive", *office.own("Picky"), "--yes")
 
     assert (last["state"], last["settled"]) == ("finished", 2)
     assert world.outputs() == [2, 4]
@@ -140,7 +141,7 @@ def test_letters_in_a_topic_of_another_name_go_back_to_the_pipeline_that_is_name
 
     assert office.ask("groups", "--topic", topic)[0]["pipeline"] == "billing"
     assert "name the pipeline" in str(office.refused("redrive", "--topic", topic, "--since", "1h", "--yes"))
-    *_, last = office.ask("redrive", "--topic", topic, "--pipeline", world.group("Picky"), "--yes")
+    *_, last = office.ask("redrive", "--topic", topic, *office.own("Picky"), "--yes")
 
     assert (last["settled"], world.outputs()) == (1, [10])
 
@@ -160,7 +161,7 @@ def test_exported_letters_are_whole_and_make_a_test_that_fails_until_the_bug_is_
 
     file = tmp_path / "test_letter.py"
     service = "tests.integration.runtime_pipelines:Picky"
-    told = office._run(["to-test", letter["id"], "--service", service, "--out", str(file)], "")
+    told = office._run(["to-test", letter["id"], *office.own("Picky"), "--service", service, "--out", str(file)], "")
     assert (told.exception, told.stdout) == (None, f"{file}\n")
 
     def tested(**environment):
@@ -196,6 +197,6 @@ def test_nothing_of_a_pipeline_without_letters_is_no_error(world, office):
 
     assert office.ask("groups", world.group("Picky"), "--exit-code") == []
     assert office.ask("list", world.group("Picky")) == []
-    (plan,) = office.ask("redrive", "--pipeline", world.group("Picky"), "--plan")
+    (plan,) = office.ask("redrive", *office.own("Picky"), "--plan")
     assert (plan["plan"], plan["runs"]) == (None, 0)
     assert office.ask("plans", world.group("Picky")) == []

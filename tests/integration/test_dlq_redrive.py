@@ -47,12 +47,16 @@ def test_a_thousand_letters_of_three_causes_go_back_once_each_though_the_redrive
     mended(world)
     world.module.done.clear()
     service = world.run("Picky")
-    killed = office.start("redrive", "--pipeline", world.group("Picky"), "--rate", "400/s", "--yes", "-o", "jsonl")
-    plan = json.loads(killed.stdout.readline())["plan"]
-    while json.loads(killed.stdout.readline())["sent"] < 300:
-        pass
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    words = ("redrive", *office.own("Picky"), "--rate", "400/s", "--yes")
+    for sent in (0, 5, 300):
+        killed = office.start(*words, "-o", "jsonl")
+        first = json.loads(killed.stdout.readline())
+        plan, told = first["plan"], {"sent": -1}
+        while told["sent"] < sent:
+            told = json.loads(killed.stdout.readline())
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        words = ("apply", plan, "--rate", "400/s")
     (kept,) = office.ask("plans", world.group("Picky"))
     assert (kept["plan"], kept["state"]) == (plan, "running")
     assert 300 <= kept["sent"] < 1000
@@ -71,7 +75,7 @@ def test_a_thousand_letters_of_three_causes_go_back_once_each_though_the_redrive
     assert {run["life"] for run in world.runs("Bystander")} == {0}
     service.stop()
 
-    (again,) = office.ask("redrive", "--pipeline", world.group("Picky"), "--yes")
+    (again,) = office.ask("redrive", *office.own("Picky"), "--yes")
     assert (again["runs"], again["left_out"]) == (0, {"settled": 1000})
     assert office.ask("apply", plan)[0]["state"] == "finished"
 
@@ -87,19 +91,19 @@ def test_eight_steps_that_failed_at_the_sixth_go_on_there_with_the_next_version(
     mended(world)
     monkeypatch.setenv("FARANDOLE_VERSION", "2.0")
     world.run("Eight")
-    (_, *_, last) = office.ask("redrive", dead["id"], "--yes")
+    (_, *_, last) = office.ask("redrive", dead["id"], *office.own("Eight"), "--yes")
 
     assert last["settled"] == 1
     assert [word for word, _ in world.module.done] == ["step6", "step7", "step8"]
     (run,) = world.runs("Eight")
     assert (run["state"], run["version"], run["life"], run["id"]) == ("done", "2.0", 1, dead["id"])
     assert [step["reused"] for step in run["steps"]] == [True] * 5 + [False] * 3
-    (shown,) = office.ask("show", dead["id"])
+    (shown,) = office.ask("show", dead["id"], *office.own("Eight"))
     assert [(life["life"], life["state"], life["version"]) for life in shown["lives"] if life["state"] != "parked"] == [
         (0, "dead", "1.0"),
         (1, "done", "2.0"),
     ]
-    assert "step5 kept from before" in office.see("show", dead["id"])
+    assert "step5 kept from before" in office.see("show", dead["id"], *office.own("Eight"))
 
 
 def test_a_redrive_stops_by_itself_while_the_bug_is_still_there(world, office):
@@ -108,7 +112,7 @@ def test_a_redrive_stops_by_itself_while_the_bug_is_still_there(world, office):
     world.run("Picky")
     until(lambda: len(world.letters("Picky")) == 5)
 
-    *_, last = office.ask("redrive", "--pipeline", world.group("Picky"), "--yes", code=3)
+    *_, last = office.ask("redrive", *office.own("Picky"), "--yes", code=3)
 
     assert (last["state"], last["step"], last["sent"], last["failed"]) == ("stopped", 1, 1, 1)
     assert len(world.letters("Picky")) == 6
@@ -118,7 +122,7 @@ def test_a_redrive_stops_by_itself_while_the_bug_is_still_there(world, office):
     assert "stopped: 1 of 1 runs of this step failed again" in again
     assert len(world.letters("Picky")) == 6
     # the letter of the second life is open, and begins the third
-    (plan,) = office.ask("redrive", "--pipeline", world.group("Picky"), "--plan")
+    (plan,) = office.ask("redrive", *office.own("Picky"), "--plan")
     assert (plan["runs"], plan["left_out"]) == (5, {"died again": 1})
 
 
@@ -129,7 +133,7 @@ def test_a_plan_says_all_and_does_nothing(world, office):
     world.drain("Picky")
     cause = office.ask("groups", world.group("Picky"))[0]["fingerprint"]
 
-    said = office.see("redrive", "--group", cause, "--rate", "10/s", "--plan")
+    said = office.see("redrive", "--group", cause, *office.own("Picky"), "--rate", "10/s", "--plan")
 
     retry, source = world.declaration("Picky").retry_topic, world.module.SENT
     assert f"20 letters → {retry} only; no other subscriber of {source} receives anything" in said
@@ -143,24 +147,23 @@ def test_letters_go_by_id_by_record_key_and_by_time(world, office):
     world.create("Picky")
     world.send(range(17), kind="bad")  # each with a record key of its own
     world.drain("Picky")
-    pipeline = ("--pipeline", world.group("Picky"))
     letter = office.ask("list", world.group("Picky"), "--key", "k3")[0]
 
     def planned(*words):
-        return office.ask("redrive", *words, "--plan")[0]["runs"]
+        return office.ask("redrive", *words, *office.own("Picky"), "--plan")[0]["runs"]
 
     assert planned(letter["id"]) == planned(letter["run_id"]) == planned(letter["event_id"]) == 1
-    assert planned(*pipeline, "--key", "k3") == 1
-    assert planned(*pipeline, "--since", letter["failed_at"]) >= 1
-    assert planned(*pipeline, "--until", "1h") == 0
-    assert planned(*pipeline, "--since", "1h") == 17
+    assert planned("--key", "k3") == 1
+    assert planned("--since", letter["failed_at"]) >= 1
+    assert planned("--until", "1h") == 0
+    assert planned("--since", "1h") == 17
 
 
 def test_what_a_plan_has_sent_is_left_out_of_the_next_until_it_is_applied_again(world, office):
     world.create("Picky")
     world.send(range(3), kind="bad")
     world.drain("Picky")
-    pipeline = ("--pipeline", world.group("Picky"))
+    pipeline = office.own("Picky")
 
     *_, last = office.ask("redrive", *pipeline, "--yes", "--wait", "300ms", code=3)  # its service does not run
     assert (last["state"], last["sent"]) == ("waiting", 1)
@@ -181,7 +184,7 @@ def test_two_tools_at_once_run_each_letter_once(world, office):
     world.drain("Picky")
     mended(world)
     world.module.done.clear()
-    words = ("redrive", "--pipeline", world.group("Picky"), "--rate", "1000/s", "--plan")
+    words = ("redrive", *office.own("Picky"), "--rate", "1000/s", "--plan")
     plans = [office.ask(*words)[0]["plan"] for _ in range(2)]
     tools = [office.start("apply", plan, "-o", "jsonl") for plan in plans]
     world.run("Picky")
@@ -207,7 +210,7 @@ def test_all_events_of_a_joined_run_go_back_together(world, office):
 
     mended(world)
     world.run("Meeting")
-    (plan, *_, last) = office.ask("redrive", letters[0]["id"], "--yes")
+    (plan, *_, last) = office.ask("redrive", letters[0]["id"], *office.own("Meeting"), "--yes")
 
     assert (plan["letters"], plan["runs"], last["settled"]) == (2, 1, 1)
     assert [v["n"] for v in world.values(module.PAIRED)] == [3]
@@ -225,7 +228,9 @@ def test_letters_are_resolved_with_a_reason_and_never_run(world, office):
     cause = office.ask("groups", world.group("Picky"))[0]["fingerprint"]
 
     assert "Missing parameter: reason" in str(office.refused("resolve", "--group", cause, "--yes"))
-    (plan, *_, last) = office.ask("resolve", "--group", cause, "--reason", "booked by hand, ticket 812", "--yes")
+    (plan, *_, last) = office.ask(
+        "resolve", "--group", cause, *office.own("Picky"), "--reason", "booked by hand, ticket 812", "--yes"
+    )
 
     assert (plan["act"], plan["steps"], last["state"], last["settled"]) == ("resolve", [4], "finished", 4)
     assert world.module.done == []
@@ -245,10 +250,12 @@ def test_a_letter_goes_back_with_a_mended_value_and_stays_as_it_is(world, office
     before = [(m.value(), m.headers()) for m in world.letters("Picky")]
     letter = next(row for row in office.ask("list", world.group("Picky")) if row["key"] == "k7")
 
-    (planned,) = office.ask("edit", letter["id"], "--set", "kind=good", "--plan")
+    (planned,) = office.ask("edit", letter["id"], *office.own("Picky"), "--set", "kind=good", "--plan")
     assert '-  "kind": "bad",' in planned["difference"]
     assert office.ask("list", world.group("Picky"), "--state", "open", "--key", "k7")
-    (_, told) = office.ask("edit", letter["id"], "--set", "kind=good", "--reason", "a typing error", "--yes")
+    (_, told) = office.ask(
+        "edit", letter["id"], *office.own("Picky"), "--set", "kind=good", "--reason", "a typing error", "--yes"
+    )
 
     assert told["state"] == "settled"
     assert world.outputs() == [14]
@@ -256,9 +263,11 @@ def test_a_letter_goes_back_with_a_mended_value_and_stays_as_it_is(world, office
     (sent,) = world.records(world.declaration("Picky").retry_topic)
     assert b"farandole-edited-from" in {name.encode() for name, _ in sent.headers()}
     assert world.runs("Picky", "done")[0]["life"] == 1
-    assert "is not open: settled" in str(office.refused("edit", letter["id"], "--set", "kind=well", "--yes"))
-    assert "nothing was changed" in str(office.refused("edit", letter["id"], "--set", "kind=bad"))
-    assert "field n" in str(office.refused("edit", letter["id"], "--set", "n=seven"))
+    assert "is not open: settled" in str(
+        office.refused("edit", letter["id"], *office.own("Picky"), "--set", "kind=well", "--yes")
+    )
+    assert "nothing was changed" in str(office.refused("edit", letter["id"], *office.own("Picky"), "--set", "kind=bad"))
+    assert "field n" in str(office.refused("edit", letter["id"], *office.own("Picky"), "--set", "n=seven"))
 
 
 def test_what_could_not_be_read_is_replaced_and_run(world, office):
@@ -271,7 +280,7 @@ def test_what_could_not_be_read_is_replaced_and_run(world, office):
     assert letter["stage"] == "decode"
 
     value = json.dumps(world.number(1, amount=None))
-    told = office.ask("edit", letter["id"], "--json", "-", "--yes", text=value)[-1]
+    told = office.ask("edit", letter["id"], *office.own("Picky"), "--json", "-", "--yes", text=value)[-1]
 
     assert told["state"] == "settled"
     assert world.outputs() == [2]
@@ -293,7 +302,7 @@ def test_a_quarantined_letter_runs_once_the_code_can_judge_it(world, office):
         subscriptions=world.module.Double.declaration.subscriptions,
     )
     world.run(later)
-    *_, last = office.ask("redrive", letter["id"], "--yes")
+    *_, last = office.ask("redrive", letter["id"], *office.own("Large"), "--yes")
 
     assert last["settled"] == 1
     assert world.outputs() == [6]
@@ -308,7 +317,7 @@ def test_a_letter_that_points_to_its_event_goes_back_with_the_event(world, offic
     mended(world)
     world.run("Picky")
 
-    *_, last = office.ask("redrive", letter["id"], "--yes")
+    *_, last = office.ask("redrive", letter["id"], *office.own("Picky"), "--yes")
 
     assert (last["settled"], world.outputs()) == (1, [14])
 
@@ -323,13 +332,27 @@ def test_a_letter_whose_event_is_gone_is_told_of_and_stops_nothing(world, office
     world.run("Picky")
     monkeypatch.setattr("farandole.letters.digest", lambda _: b"another record")
 
-    said = office.see("redrive", "--pipeline", world.group("Picky"), "--yes")
+    said = office.see("redrive", *office.own("Picky"), "--yes")
 
     assert "another record stands there now" in said
     assert world.outputs() == [16]
 
 
-def test_without_a_word_about_which_letters_nothing_is_meant(office):
+def test_without_a_word_about_which_letters_nothing_is_meant(world, office):
     assert "say which letters" in str(office.refused("redrive", "--yes"))
+    world.create("Picky")
     with pytest.raises(FarandoleError, match="no dead letter"):
-        raise office.refused("redrive", "no-such-letter", "--plan")
+        raise office.refused("redrive", "no-such-letter", *office.own("Picky"), "--plan")
+
+
+def test_letters_that_are_named_alone_are_found_in_whatever_topic_they_stand(world, office):
+    world.create("Picky", "Large")
+    world.send([1], kind="bad")
+    world.send([3], amount="a text")
+    world.drain("Picky")
+    world.drain("Large")
+    one, other = (office.ask("list", world.group(p))[0] for p in ("Picky", "Large"))
+
+    assert office.ask("show", one["id"])[0]["pipeline"] == world.group("Picky")
+    assert office.ask("redrive", one["run_id"], "--plan")[0]["pipeline"] == world.group("Picky")
+    assert "of several pipelines" in str(office.refused("redrive", one["id"], other["id"], "--plan"))

@@ -218,6 +218,17 @@ def test_begun_again_it_sends_again_what_was_sent_and_did_not_arrive():
     assert len(deck.sent) == 11
 
 
+def test_begun_again_it_does_not_send_what_waits_in_its_pipeline():
+    plan = a_plan(11)
+    first = Deck(plan, ends=lambda n: "parked" if n == 5 else "done")
+    walk(plan, first)
+    deck = Deck(plan)
+    deck.standing = dict(first.standing)
+
+    assert walk(plan, deck).state == WAITING
+    assert deck.sent == []
+
+
 def test_what_stopped_stops_again_at_once_and_sends_nothing():
     plan = a_plan(500)
     deck = Deck(plan, ends=lambda n: "dead" if n == 3 else "done")
