@@ -72,7 +72,8 @@ def edit(
             click.echo("\n".join(changed))
         if only_plan:
             return FINE
-        if not yes and sys.stdin.isatty() and not click.confirm("run it again with this value?", err=True):
+        if not yes and not (sys.stdin.isatty() and click.confirm("run it again with this value?", err=True)):
+            tell("nothing was sent: --yes sends it")
             return FINE
         with ledger_of(c, owner) as ledger:
             standing = ledger.read([letter.run_id], letter.raw.timestamp).get(letter.run_id)

@@ -214,7 +214,13 @@ def apply(plan_id: str, rate: float | None, limit: float | None, wait: float, ou
 @click.argument("pipeline", required=False)
 @output_option
 def plans(pipeline: str | None, output: str | None) -> int:
-    """The plans that are kept, the newest first, and how far each is."""
+    """The plans that are kept, the newest first, and how far each is.
+
+    \b
+    Examples:
+      farandole dlq plans
+      farandole dlq plans merge -o json
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     from farandole import control as notes_of
     from farandole.ledger.queries import moment
 
