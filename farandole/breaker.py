@@ -77,27 +77,29 @@ class Breaker:
 
 
 class Budget:
-    """How much of a pipeline's work is work done again: retries against starts, over the last ten seconds."""
+    """How much of a pipeline's work is work done again: retries against runs, over the last ten seconds.
 
-    SECONDS, SHARE, AT_LEAST = 10, 0.2, 10
+    The numbers are those of Finagle's RetryBudget: a fifth, and ten a second that are always free, so that a handful of
+    bad events in a quiet pipeline holds nobody up. It is told running totals, so that a run costs it nothing.
+    """
+
+    SECONDS, SHARE, FREE = 10, 0.2, 100
 
     def __init__(self) -> None:
-        self._seconds: deque[list[int]] = deque()  # second, starts, retries
+        self._before: deque[tuple[int, int, int]] = deque()  # a second, and the totals as it began
+        self._last = (0, 0)
 
-    def start(self, now: float) -> None:
-        """A run was begun."""
-        self._at(now)[1] += 1
-
-    def retry(self, now: float) -> bool:
-        """A run is to be tried again. Whether that is more than the budget allows."""
-        self._at(now)[2] += 1
-        starts, retries = (sum(second[n] for second in self._seconds) for n in (1, 2))
-        return retries >= self.AT_LEAST and retries > self.SHARE * starts
-
-    def _at(self, now: float) -> list[int]:
+    def spent(self, now: float, runs: int, retries: int) -> bool:
+        """Whether more is tried again than the budget allows, with so many runs ended and retries asked for in all."""
         second = int(now)
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append([second, 0, 0])
-            while self._seconds[0][0] <= second - self.SECONDS:
-                self._seconds.popleft()
-        return self._seconds[-1]
+        if not self._before or self._before[-1][0] != second:
+            self._before.append((second, self._last[0], self._last[1]))
+        self._last = (runs, retries)
+        while self._before[0][0] <= second - self.SECONDS:
+            self._before.popleft()
+        begun, again = runs - self._before[0][1], retries - self._before[0][2]
+        return again >= self.FREE and again > self.SHARE * begun
+
+    def forget(self) -> None:
+        """It is counted anew from here on."""
+        self._before.clear()

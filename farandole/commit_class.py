@@ -29,17 +29,22 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
     work = {"events": _on_events, "database": _on_database, "outside": _on_outside}[commit_class](kit, store, books)
 
     def guarded(run: Run) -> None:
-        if run.home.phase == GONE or (run.home.leaving and not run.started_at):
+        home, gate = run.home, kit.gate
+        if home.phase == GONE or home.guard.stop or (home.leaving and not run.started_at):
             run.state, run.skipped = RunState.DONE, True  # somebody else's: nobody will write it down here
+            return
+        if gate is not None and gate.busy and not gate.admits(run):
             return
         try:
             work(run)
         except Fenced:
-            run.home.phase, run.home.why = GONE, "fenced in SQL: another instance took the partition over"
+            home.phase, home.why = GONE, "fenced in SQL: another instance took the partition over"
             run.state = RunState.DONE
         except Exception as error:  # noqa: BLE001 - the database went away under it: the run is not to blame
             say("run.waits", run=run.id, error=f"{type(error).__name__}: {error}")
             _later(run, kit)
+        if gate is not None and gate.busy:
+            gate.ended(run)
 
     return guarded
 

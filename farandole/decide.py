@@ -25,13 +25,14 @@ TOO_MANY, SERVER_ERROR = 429, 500
 class Decision:
     """`again` or `park` after seconds; `wait` for infrastructure, burning no attempt; `caught` by name; or `dead`.
 
-    `down` names the dependency that is waited for.
+    `down` names the dependency that is waited for. `before`: by the policy's `only`, it comes before any effect.
     """
 
     kind: str
     after: float = 0.0
     catch: str = ""
     down: str = ""
+    before: bool = False
 
 
 def decide(
@@ -51,16 +52,17 @@ def decide(
             return Decision(CAUGHT, catch=catch.error)
     if isinstance(error, FATAL) or not isinstance(error, Exception):
         return Decision(DEAD)
-    if not blamed and (down := down_of(error, step)):
-        return Decision(WAIT, INFRASTRUCTURE_PAUSE, down=down)
-    if isinstance(error, Unreachable):
-        return Decision(WAIT, INFRASTRUCTURE_PAUSE)
     policy = step.retry
-    expected = not policy.only or names & set(policy.only)
-    if not expected or names & set(policy.never) or attempt >= policy.times:
+    before = bool(names & set(policy.only))
+    if not blamed and (down := down_of(error, step)):
+        return Decision(WAIT, INFRASTRUCTURE_PAUSE, down=down, before=before)
+    if isinstance(error, Unreachable):
+        return Decision(WAIT, INFRASTRUCTURE_PAUSE, before=before)
+    if (policy.only and not before) or names & set(policy.never) or attempt >= policy.times:
         return Decision(DEAD)
     after = pause(policy.backoff, attempt, luck)
-    return Decision(AGAIN if attempt < IN_PLACE and passed + after <= IN_PLACE_SECONDS else PARK, after)
+    kind = AGAIN if attempt < IN_PLACE and passed + after <= IN_PLACE_SECONDS else PARK
+    return Decision(kind, after, before=before)
 
 
 def down_of(error: BaseException, step: Step) -> str:

@@ -5,9 +5,9 @@ A bad deploy would otherwise drain the topic into the dead-letter topic.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 IN_A_ROW = 20
 """More dead letters of one fingerprint than this, without anything else between, stop a partition."""
@@ -28,31 +28,21 @@ class Stop:
 
 
 class Guard:
-    """Counts the outcomes of one partition. Called from every slot."""
+    """Counts the outcomes of one partition: `last` holds the fingerprint of a dead one, "" for any other."""
 
     def __init__(self, *, on: bool = True) -> None:
         self._on = on
-        self._lock = threading.Lock()
-        self._last: deque[str] = deque(maxlen=LAST)
-        self._row = 0
+        self.last: deque[str] = deque(maxlen=LAST)
         self.stop: Stop | None = None
+        self.told = False  # that it has stopped, to SQL and the ledger
 
-    def settled(self) -> None:
-        """An event came to a good end."""
-        self._last.append("")
-        self._row = 0
-
-    def died(self, fingerprint: str) -> bool:
-        """An event is dead. Whether its letter may be written: what dies after the stop is left for later."""
-        if not self._on:
-            return True
-        with self._lock:
-            if self.stop is not None:
-                return False
-            self._row = self._row + 1 if self._row and self._last[-1] == fingerprint else 1
-            self._last.append(fingerprint)
-            if self._row > IN_A_ROW:
-                self.stop = Stop(fingerprint, self._row, self._row)
-            elif (dead := self._last.count(fingerprint)) > SHARE:
-                self.stop = Stop(fingerprint, dead, len(self._last))
-            return True
+    def died(self) -> None:
+        """The last one is dead; it stops where that is too many."""
+        if not self._on or self.stop is not None:
+            return
+        fingerprint = self.last[-1]
+        row = len(list(takewhile(fingerprint.__eq__, islice(reversed(self.last), IN_A_ROW + 1))))
+        if row > IN_A_ROW:
+            self.stop = Stop(fingerprint, row, row)
+        elif (dead := self.last.count(fingerprint)) > SHARE:
+            self.stop = Stop(fingerprint, dead, len(self.last))

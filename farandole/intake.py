@@ -24,6 +24,7 @@ from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, Slot
 from farandole.parking import Parked, Parking
 from farandole.points import point
+from farandole.protection import Protection
 from farandole.reading import At, Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
@@ -60,6 +61,7 @@ class Intake:
     claiming: bool
     resumable: bool
     parking: Parking
+    protection: Protection
     in_flight: dict[At, Run] = field(default_factory=dict)
     blocked: list[Reading] = field(default_factory=list)
     _starting: list[Run] = field(default_factory=list)
@@ -83,7 +85,8 @@ class Intake:
         readings = self.reader.read(records)
         known = self._known(readings)
         for reading in readings:
-            self._admit(reading, known)
+            if reading.owned.guard.stop is None:
+                self._admit(reading, known)
         return self._started()
 
     # ---- known? one bulk query, one bulk claim

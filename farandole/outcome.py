@@ -155,11 +155,12 @@ class Books:
     def ended(self, run: Run) -> Ended:
         """What a run that has ended puts into the next transaction."""
         records = [*run.outputs, self.line(self.of_run(run))]
+        cause = "" if (final := run.state in (RunState.DONE, RunState.CAUGHT)) else None
         if run.state is RunState.DEAD and run.failure is not None:
             records += self._letters(run, run.failure)
+            cause = run.failure.fingerprint if run.failure.reason != "cancelled" else None
         if run.join_key is not None and not run.via:
             records += [self.line(self._joined(run, s)) for s in run.signals[:-1]]
-        final = run.state in (RunState.DONE, RunState.CAUGHT)
         return Ended(
             run.slots,
             records,
@@ -167,6 +168,7 @@ class Books:
             published=[run.id] if run.decided else (),
             finished=[run.id] if final and run.checkpointed else (),
             closed_joins=[run.join_key] if run.join_key is not None else (),
+            cause=cause,
             run=run,
         )
 
@@ -248,7 +250,9 @@ class Books:
         said = come.delivery.said(raw.value) if come else digest(raw.value)
         where = replace(self._where, run_id=entry.id, life=entry.life, key=key, said=said, epoch=entry.epoch)
         outcome = Outcome(key, entry.id, "dead", entry.life, said, b"", raw.offset, epoch=entry.epoch)
-        return Ended(slots, [letter_of(raw, failure, where, MAX_LETTER), self.line(entry)], [outcome])
+        records = [letter_of(raw, failure, where, MAX_LETTER), self.line(entry)]
+        # what expired in a join tells nothing of the records at hand
+        return Ended(slots, records, [outcome], cause=failure.fingerprint if slots else None)
 
     def closed(self, owned: Owned, slot: Slot, state: str, raw: RawRecord, come: Come) -> Ended:
         """What came by the retry topic and is settled without a run: resolved by a person, or filtered by new code."""

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from farandole.errors import FarandoleError
+from farandole.errors import ATTENTION, FarandoleError
 from farandole.event import Record
+from farandole.guard import Guard
 from farandole.store.inbox import Lane, Outcome
 
 TAKING, RUNNING, STOPPED, GONE = "taking", "running", "stopped", "gone"
+GUARDED = "guard.stopped"
 OPEN, ENDED, WRITTEN = 0, 1, 2
 
 
@@ -36,6 +38,7 @@ class Ended:
     published: Sequence[str] = ()
     finished: Sequence[str] = ()
     closed_joins: Sequence[bytes] = ()
+    cause: str | None = None  # for the guard: a dead one's fingerprint, "" for a good end, None for what is no end
     run: Any = None
     """The run it came from: where the broker refuses a record, that run is dead and its neighbours are not."""
 
@@ -65,6 +68,7 @@ class Owned:
     leaving: bool = False  # what has not begun does not begin any more
     back: bool = False  # set back: nothing of it is read before it was placed again
     room: int = 2000  # records that may be under way; at the bound it is paused, at half of it resumed
+    guard: Guard = field(default_factory=Guard)
     careful_until: int = 0  # below it one record at a time: processes died here twice in a row
     killer: int = -1  # the offset of the record that they died of
 
@@ -96,6 +100,10 @@ class Owned:
         """A run has ended."""
         for slot in ended.slots:
             self.end(slot)
+        if ended.cause is not None:
+            self.guard.last.append(ended.cause)
+            if ended.cause:
+                self.guard.died()
         self.ended.append(ended)
 
     def prefix(self) -> int:
@@ -126,12 +134,19 @@ class Owned:
         self.why = why
 
 
+class LineStopped(FarandoleError):
+    """A dead-letter guard has stopped partitions: a person is needed."""
+
+    exit_code = ATTENTION
+
+
 def stopped(partitions: Sequence[Owned]) -> FarandoleError | None:
     """The error of a service that is drained but for partitions that were stopped."""
     whys = sorted(f"{o.topic}[{o.partition}] {o.why}" for o in partitions if o.phase == STOPPED)
     if not whys:
         return None
-    return FarandoleError(
+    kind = LineStopped if any(o.why.startswith(GUARDED) for o in partitions) else FarandoleError
+    return kind(
         "not everything is settled, partitions are stopped:\n" + "\n".join(whys),
         hint="the facts stand in the ledger: farandole events tail farandole.ledger.v1",
     )

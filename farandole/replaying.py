@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from farandole.clock import Clock
 from farandole.control import RESUME, Command, pipeline_id
-from farandole.owned import RUNNING, Ended, Owned
+from farandole.owned import RUNNING, STOPPED, Ended, Owned
 from farandole.steering import Steering
 from farandole.store import Range, Store
 
@@ -63,8 +63,8 @@ class Replays:
     def look(self, partitions: Sequence[Owned]) -> None:
         """Begin what is under way and not at work here, tell what is finished. Raises DatabaseUnreachable."""
         now = self.clock.monotonic()
-        # a live partition commits where it goes on before anything of it is processed again
-        settled = [o for o in partitions if o.phase == RUNNING and not o.ended]
+        # a live partition commits where it goes on before anything of it is processed again; a stopped one goes nowhere
+        settled = [o for o in partitions if o.phase == STOPPED or (o.phase == RUNNING and not o.ended)]
         if now - self._looked < LOOK or len(settled) < len(partitions) or not settled:
             return
         self._looked = now
@@ -77,8 +77,9 @@ class Replays:
                 if epoch not in open_epochs:
                     told = {"epoch": str(epoch), "runs": str(worker.done)}
                     self.say("replay.finished", **told)
-                    fact = self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)
-                    settled[0].ended.append(Ended([], [fact]))
+                    fact = Ended([], [self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)])
+                    for owned in [o for o in settled if o.phase == RUNNING][:1]:
+                        owned.ended.append(fact)
         for epoch, ranges in open_epochs.items():
             if epoch not in self._lanes and now >= self._due.get(epoch, 0.0):
                 self._begin(epoch, self.store.epochs.ranges(epoch), len(ranges))

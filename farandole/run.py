@@ -17,7 +17,7 @@ from farandole.attempt import Attempt
 from farandole.calling import Caller, Flag
 from farandole.clock import Clock
 from farandole.deadletter import Failure, failure_of
-from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, decide
+from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, Decision, decide
 from farandole.declaration import Declaration
 from farandole.emission import keep
 from farandole.errors import Fenced, GivenUp
@@ -82,6 +82,9 @@ class Run:
     pause: float = 0.0  # of a parked run: seconds until its next attempt
     told: dict[str, str] = field(default_factory=dict)  # who moved or ended it by hand, and why
     behind: bool = False  # parked behind an earlier run of its record key, without having begun
+    missed_at: int = -1  # of what it needs, the answers to others when it failed here
+    faults: int = 0  # such failures with answers to others between
+    probed: int = 0  # how often it was the probe, and failed
     holds: bool = False  # later events of its record key must wait until it goes on
     started_at: int = 0
     ended_at: int = 0
@@ -151,6 +154,7 @@ class Kit:
     lane_of: Callable[[Run], Any] = lambda run: run.home.lane
     caller: Caller = field(default_factory=Caller)
     luck: Callable[[], float] = random.random
+    gate: Any = None  # protection.Protection; None where nothing holds runs back
     version: str = ""
     instance: str = ""
 
@@ -168,6 +172,9 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
         started, run.sent, version = kit.clock.millis(), False, kit.version
         if run.ending is not None:
             return _ended(run, plan, started, kit)
+        gate = kit.gate if plan.step.needs else None
+        if gate is not None and not gate.lets(run, plan.step):
+            return None
         try:
             if kept is not None and kept.state == "done":
                 (result, version), reused = unpack(kept.result, plan.returns, plan.step.name), True
@@ -182,6 +189,8 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
             return _failed(run, plan, error, started, kit, database)
         _note(run, plan, started, kit, reused=reused, version=version)
+        if gate is not None and not reused:
+            gate.answered(run, plan.step)
         run.step += 1
         if not reused and database is None:  # what is reused was not at fault; in one transaction all is tried again
             run.attempt = 1
@@ -294,12 +303,10 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     if run.ending is not None and not (run.sent and plan.step.effect == "at_most_once"):
         return _ended(run, plan, started, kit)
     name = kit.declaration.name
-    moment = kit.clock.monotonic()
-    run.failing_since = moment if run.failing_since is None else run.failing_since
-    now = decide(error, run.attempt, plan.step, kit.luck(), moment - run.failing_since)
+    now = _decided(run, plan, error, kit)
     run.first_failed_at = run.first_failed_at or kit.clock.now()
     doubtful = run.sent and plan.step.effect == "at_most_once" and now.kind != CAUGHT
-    if doubtful and not (now.kind in (AGAIN, PARK) and plan.step.retry.only):
+    if doubtful and not now.before:
         run.failure = failure_of(
             error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
         )
@@ -307,7 +314,7 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         return _end(run, RunState.UNCERTAIN, kit)  # it may have been sent: only `only=` says which errors come before
     if now.kind in (AGAIN, WAIT):
         run.state = RunState.AGAIN
-        run.due = kit.clock.monotonic() + now.after
+        run.due = max(run.due, kit.clock.monotonic() + now.after)
         run.attempt += now.kind == AGAIN
         return None
     failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
@@ -332,6 +339,19 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     run.failure, run.holds = failure, kit.declaration.on_dead == "hold-key"
     _note(run, plan, started, kit, state="failed", error=failure.message)
     return _end(run, RunState.DEAD, kit)
+
+
+def _decided(run: Run, plan: StepPlan, error: BaseException, kit: Kit) -> Decision:
+    """What becomes of it, and what that tells of the dependencies."""
+    moment = kit.clock.monotonic()
+    run.failing_since = moment if run.failing_since is None else run.failing_since
+    blamed = kit.gate is not None and kit.gate.blames(run)
+    now = decide(error, run.attempt, plan.step, kit.luck(), moment - run.failing_since, blamed=blamed)
+    if now.kind == WAIT:
+        run.failing_since = None  # time that is waited for others is no time in place
+    if kit.gate is not None:
+        kit.gate.failed(run, now, error)
+    return now
 
 
 def _ended(run: Run, plan: StepPlan, started: int, kit: Kit) -> None:

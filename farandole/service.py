@@ -37,6 +37,7 @@ from farandole.match import Matcher
 from farandole.outcome import Books
 from farandole.owned import Owned
 from farandole.parking import Parking
+from farandole.protection import Protection
 from farandole.reading import Reader
 from farandole.replaying import Replays
 from farandole.resources import Resources
@@ -168,6 +169,7 @@ def _replay(
         replace(parts, source=source, listener=heard, group=group, first=source.start, slots=slots, epoch=epoch)
     )
     worker.steering.tells = False
+    worker.protection.guard.live = live.protection.guard
     return worker
 
 
@@ -199,9 +201,11 @@ def _put_together(parts: _Parts) -> Worker:
         commit_class == "outside" or not locality(declaration).local,
         resumable,
         parking_of(declaration, store, clock),
+        protection := Protection(store, books, clock, say, parts.epoch),
     )
     takeover = _takeover(parts, threads, say)
     kit = _kit(parts, resumable=resumable)
+    kit.gate = protection
     work = work_of(commit_class, kit, store, books, say)
     lanes = Lanes(work, parts.slots, clock, ordered=declaration.ordering == "key")
     lanes.abandon = lambda run: kit.caller.abandon_slot(parts.plans[run.step].step.name)

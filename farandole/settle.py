@@ -167,6 +167,8 @@ class Settler:
         )
         run.state, run.outputs, run.emitted = RunState.DEAD, [], []
         owned.ended[at] = self._books.ended(run)
+        owned.guard.last.append(run.failure.fingerprint)
+        owned.guard.died()
         return True
 
     def _refused(self, owned: Owned, record: Record, refused: Refused) -> None:

@@ -39,8 +39,15 @@ class Paused(FarandoleError):
 class Steering:
     """Looks once a turn, on the polling thread. A service begins held: nobody knows yet what is wanted of it."""
 
-    def __init__(self, heard: Heard, lanes: Lanes, books: Books, say: Callable[..., None]) -> None:
-        self._heard, self._lanes, self._books, self._say = heard, lanes, books, say
+    def __init__(
+        self,
+        heard: Heard,
+        lanes: Lanes,
+        books: Books,
+        say: Callable[..., None],
+        resumed: Callable[[int], None] = lambda _at: None,
+    ) -> None:
+        self._heard, self._lanes, self._books, self._say, self._resumed = heard, lanes, books, say, resumed
         self.paused: Command | None = None
         self.held = True
         self.tells = True  # whether pauses and resumes are written to the ledger from here
@@ -95,6 +102,8 @@ class Steering:
 
     def _steer(self, command: Command) -> None:
         was, self.paused = self.paused, command if command.kind == PAUSE else None
+        if self.paused is None:
+            self._resumed(command.at)
         if self.tells:
             self._facts.append(command)  # every instance writes it, under one id
         if was is not None or self.paused is not None:

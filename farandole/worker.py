@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from typing import Any
 
 from farandole.clock import Clock
 from farandole.commanded import Commanded
@@ -20,6 +19,7 @@ from farandole.event import RawRecord
 from farandole.intake import Intake
 from farandole.kafka.source import Key, Source
 from farandole.lanes import Lanes
+from farandole.outage import Outage
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, TAKING, Ended, Owned
 from farandole.parking import ROOM
@@ -62,12 +62,12 @@ class Worker:
         self.owned: dict[Key, Owned] = intake.owners  # type: ignore[assignment]
         self.store: Store = intake.store
         self.books: Books = intake.books
+        self.protection = intake.protection
         self.say: Callable[..., None] = intake.say
         self.assignments = 0
         self.done = 0
         self.stopping = threading.Event()
-        self._database_due = 0.0
-        self._database_tries = 0
+        self._database = Outage(clock, self.say, self._set_back)
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
         self.backlog: deque[RawRecord] = deque()
@@ -75,7 +75,7 @@ class Worker:
         self._settling: Future[list[Ended]] | None = None
         self.closing: list[Callable[[], None]] = []
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
-        self.steering = Steering(heard, lanes, self.books, self.say)
+        self.steering = Steering(heard, lanes, self.books, self.say, self.protection.guard.reset)
         self.replays: Replays | None = None
         self.commanded = Commanded(intake, clock, self.say, self.steering)
 
@@ -90,6 +90,7 @@ class Worker:
         if not records and self.lanes.running:
             self.lanes.wait(0.02)
         with self._database():
+            self.protection.look(self.owned.values(), self.done, active=bool(records or self.lanes.running))
             runs = self.intake.take(records) if records else []
             if (self.intake.blocked or self.intake.unstarted) and self.clock.monotonic() >= self._blocked_due:
                 self._blocked_due = self.clock.monotonic() + BLOCKED_PAUSE
@@ -135,6 +136,8 @@ class Worker:
         """Runs that ended become what is written of them."""
         for run in self.lanes.ended():
             owned: Owned = run.home
+            if run.state is RunState.DEAD and owned.guard.stop is not None:
+                run.skipped = True  # the line has stopped: it is read again when it goes on
             if run.skipped or owned.phase == GONE or self.owned.get(owned.key) is not owned:
                 continue  # of an older assignment: dropped, whatever it gave
             run.over = True
@@ -149,7 +152,7 @@ class Worker:
                 self.done += 1
             for copy in run.copies:
                 copy.owned.end(copy.slot, "duplicate")
-        if self.leaving and self.clock.monotonic() >= self._database_due:
+        if self.leaving and self.clock.monotonic() >= self._database.due:
             with self._database():
                 self.intake.holding.leave(self.leaving)
                 self.leaving = []
@@ -161,12 +164,13 @@ class Worker:
             self._settled()
         if due and not self.settler.unsettled:
             self.settler.commit(due)
-        if self.settler.unsettled and self._settling is None and self.clock.monotonic() >= self._database_due:
+        if self.settler.unsettled and self._settling is None and self.clock.monotonic() >= self._database.due:
             self._settling = self.takeover.threads.submit(self.settler.settle)  # meanwhile the next batch is taken
         elif self._settling is None:
             with self._database():
                 idle = not self.lanes.running and not self.backlog  # the client counts the backlog as read
-                self.upkeep.look(self.owned.values(), idle=idle, held=self.steering.held)
+                unread = self.steering.held or self.protection.unread(self.owned.values())
+                self.upkeep.look(self.owned.values(), idle=idle, held=unread)
                 if self.replays is not None:
                     self.replays.look(list(self.owned.values()))
         self._bury()
@@ -187,23 +191,11 @@ class Worker:
         passed = self.clock.monotonic() - owned.last_commit
         return owned.open == 0 or ready >= self.commit_records or passed >= self.commit_interval
 
-    @contextlib.contextmanager
-    def _database(self) -> Any:
-        """The database is away: no dedup, no work. What entered no window is read again, later."""
-        try:
-            yield
-        except DatabaseUnreachable as away:
-            now = self.clock.monotonic()
-            self._database_due = now + min(5.0, 0.2 * 2.0 ** min(self._database_tries, 8))
-            self._database_tries += 1
-            self.say("database.unreachable", error=str(away), tries=self._database_tries)
-            for owned in self.owned.values():
-                if owned.phase == RUNNING:
-                    self.place_back(owned, owned.seen, str(away))
-        else:
-            if self._database_tries:
-                self.say("database.back", tries=self._database_tries)
-            self._database_tries = 0
+    def _set_back(self, why: str) -> None:
+        """What entered no window while the database was away is read again, later."""
+        for owned in self.owned.values():
+            if owned.phase == RUNNING:
+                self.place_back(owned, owned.seen, why)
 
     # ---- flow
 
@@ -220,7 +212,8 @@ class Worker:
     def _let_flow(self) -> None:
         """Pause what is full, or waits; place what is neither where it goes on."""
         now = self.clock.monotonic()
-        stalled = len(self.backlog) >= WINDOW or now < self._database_due or self.steering.held
+        held = self.steering.held or self.protection.holds
+        stalled = len(self.backlog) >= WINDOW or now < self._database.due or held
         for key, owned in self.owned.items():
             waits = self._pause_until.get(key, 0.0)
             full = len(owned.window) >= owned.room
@@ -237,7 +230,8 @@ class Worker:
         for topic, partition in keys:
             self.assignments += 1
             room = ROOM if topic == self.books.declaration.retry_topic else WINDOW
-            self.owned[(topic, partition)] = Owned(topic, partition, self.assignments, room=room)
+            guard = self.protection.guard.of(topic)
+            self.owned[(topic, partition)] = Owned(topic, partition, self.assignments, room=room, guard=guard)
 
     def _take_over(self) -> None:
         now = self.clock.monotonic()
@@ -248,7 +242,9 @@ class Worker:
         if self.settler.unsettled:
             return
         try:
-            self.takeover.take(new, self.source.topic_ids)
+            new = self.protection.guard.free(new, self.source.topic_ids)
+            if new:
+                self.takeover.take(new, self.source.topic_ids)
         except Unreachable as away:
             for owned in new:
                 owned.phase = TAKING
@@ -258,7 +254,8 @@ class Worker:
         for owned in new:
             if owned.phase == STOPPED:
                 self.say("partition.stopped", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
-        self.say("partitions.taken", partitions=[f"{o.topic}[{o.partition}]@{o.seen}" for o in new])
+        if new:
+            self.say("partitions.taken", partitions=[f"{o.topic}[{o.partition}]@{o.seen}" for o in new])
 
     def revoked(self, keys: list[Key]) -> None:
         """An orderly farewell: what runs may end, what ended is committed, the rest is somebody else's."""
@@ -304,6 +301,13 @@ class Worker:
             elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
                 self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)
+            elif self.protection.guard.stopping(owned) and self._at_rest(owned):
+                self._anew(owned, 0.0)
+
+    def _at_rest(self, owned: Owned) -> bool:
+        """Whether all that was begun of a partition is written, to Kafka and to SQL."""
+        written = not owned.ended and owned.prefix() == owned.next_offset and not self.leaving
+        return written and not self.settler.unsettled and not self._settling and not self.under_way([owned])
 
     def _anew(self, owned: Owned, pause: float) -> None:
         """Take a partition over once more, as if it had just been assigned."""

@@ -21,7 +21,7 @@ from farandole.errors import ATTENTION, FINE
 @click.option(
     "--until-drained",
     is_flag=True,
-    help="End with exit code 0 when everything that was there is settled; with 3 where a pipeline is paused.",
+    help="End with exit code 0 when all that was there is settled; with 3 where a pipeline is paused or stopped.",
 )
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import astuple
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, true, update
 
 from farandole.breaker import CLOSED, Breaker
 from farandole.store.engine import Database
@@ -65,39 +65,30 @@ class Guards:
 
     def stop(self, lane: Lane, version: str, why: str) -> bool:
         """Note that a partition was stopped; False where it was already."""
-        row = {"topic_id": lane.topic_id, "partition": lane.partition, "version": version, "why": why}
+        row = {"epoch": lane.epoch, "topic_id": lane.topic_id, "partition": lane.partition}
         with self._database.writing() as conn:
-            insert = self._database.fresh(guard).values(pipeline=self._pipeline, stopped_at=now_ms(), **row)
+            insert = self._database.fresh(guard).values(
+                pipeline=self._pipeline, stopped_at=now_ms(), version=version, why=why, **row
+            )
             return conn.execute(insert.returning(guard.c.partition)).first() is not None
 
-    def stopped(self, places: Collection[Place], version: str) -> dict[Place, str]:
-        """Those of `places` that this version has stopped, with the reason; what another one has stopped is free."""
+    def standing(self, epoch: int) -> dict[Place, tuple[str, str]]:
+        """The partitions that were stopped in an epoch, each with the version that did it and the reason."""
+        row = guard.c
+        asked = select(row.topic_id, row.partition, row.version, row.why).where(self._of(epoch))
         with self._database.reading() as conn:
-            found = self._among(conn, places)
-        if others := [place for place, (by, _) in found.items() if by != version]:
-            self.reset(others)
-        return {place: why for place, (by, why) in found.items() if by == version}
+            return {(r.topic_id, r.partition): (r.version, r.why) for r in conn.execute(asked)}
 
-    def _among(self, conn: Connection, places: Collection[Place]) -> dict[Place, tuple[str, str]]:
-        rows = conn.execute(
-            select(guard.c.topic_id, guard.c.partition, guard.c.version, guard.c.why).where(
-                guard.c.pipeline == self._pipeline
-            )
-        )
-        return {(r.topic_id, r.partition): (r.version, r.why) for r in rows if (r.topic_id, r.partition) in places}
-
-    def reset(self, places: Collection[Place], before: int | None = None) -> list[Place]:
+    def reset(self, epoch: int, places: Collection[Place], before: int | None = None) -> list[Place]:
         """Let partitions go on, those that were stopped before a moment (ms since 1970) or all; which they are."""
         freed = []
+        late = true() if before is None else guard.c.stopped_at < before
         with self._database.writing() as conn:
             for topic_id, partition in sorted(places):
-                mine: list[ColumnElement[bool]] = [
-                    guard.c.pipeline == self._pipeline,
-                    guard.c.topic_id == topic_id,
-                    guard.c.partition == partition,
-                ]
-                if before is not None:
-                    mine.append(guard.c.stopped_at < before)
-                if conn.execute(delete(guard).where(*mine)).rowcount:
+                mine = and_(guard.c.topic_id == topic_id, guard.c.partition == partition)
+                if conn.execute(delete(guard).where(self._of(epoch), mine, late)).rowcount:
                     freed.append((topic_id, partition))
         return freed
+
+    def _of(self, epoch: int) -> ColumnElement[bool]:
+        return and_(guard.c.pipeline == self._pipeline, guard.c.epoch == epoch)

@@ -241,13 +241,14 @@ guard = _table(
     "guard",
     [
         _text("pipeline"),
+        Column("epoch", Integer, nullable=False),
         _text("topic_id"),
         Column("partition", Integer, nullable=False),
         _text("version"),
         _text("why"),
         _number("stopped_at"),
     ],
-    ("pipeline", "topic_id", "partition"),
+    ("pipeline", "epoch", "topic_id", "partition"),
 )
 
 # SQLite only: the machine whose file this is. Its locks hold between processes, not between hosts.

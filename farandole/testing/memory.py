@@ -247,7 +247,7 @@ class MemoryBreakers:
 
 
 class MemoryGuards:
-    """Partitions that were stopped."""
+    """Partitions that were stopped. A stage has one epoch."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -258,12 +258,13 @@ class MemoryGuards:
         row = (version, why, self._clock.millis())
         return self._rows.setdefault((lane.topic_id, lane.partition), row) is row
 
-    def stopped(self, places: Collection[tuple[str, int]], version: str) -> dict[tuple[str, int], str]:
-        """Those that this version has stopped; what another one has stopped is free."""
-        self.reset([place for place in places if place in self._rows and self._rows[place][0] != version])
-        return {place: self._rows[place][1] for place in places if place in self._rows}
+    def standing(self, _epoch: int) -> dict[tuple[str, int], tuple[str, str]]:
+        """All of them, with version and reason."""
+        return {place: (version, why) for place, (version, why, _) in self._rows.items()}
 
-    def reset(self, places: Collection[tuple[str, int]], before: int | None = None) -> list[tuple[str, int]]:
+    def reset(
+        self, _epoch: int, places: Collection[tuple[str, int]], before: int | None = None
+    ) -> list[tuple[str, int]]:
         """Let them go on."""
         freed = [p for p in places if p in self._rows and (before is None or self._rows[p][2] < before)]
         for place in freed:

@@ -35,6 +35,7 @@ from farandole.locality import locality
 from farandole.match import Matcher
 from farandole.outcome import Books
 from farandole.owned import WRITTEN, Owned
+from farandole.protection import Protection
 from farandole.reading import Reader
 from farandole.resources import Resources
 from farandole.run import Kit, Run
@@ -270,7 +271,10 @@ class Stage:
         matcher, owners = Matcher(declaration), dict[tuple[str, int], Owned]()
         reader = Reader(matcher, codec, clock, owners, lambda *again: worker.place_back(*again))  # noqa: PLW0108 - below
         parking = parking_of(declaration, store, clock)
-        intake = Intake(reader, matcher, codec, books, store, clock, owners, _quiet, claiming, resumable, parking)
+        kit.gate = Protection(store, books, clock, _quiet)
+        intake = Intake(
+            reader, matcher, codec, books, store, clock, owners, _quiet, claiming, resumable, parking, kit.gate
+        )
         side = cast("Any", _OneByOne())
         takeover = Takeover(
             declaration, store, cast("Any", source), codec, books, "stage",

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -19,7 +19,9 @@ import pytest
 from farandole.cli import cli
 from farandole.deadletter import Failure, LetterContext, letter_of
 from farandole.event import Envelope, RawRecord
+from farandole.manifest import KEYS as MANIFEST
 from farandole.manifest import read_manifest
+from farandole.pipeline import WORDS, StepLabel
 from farandole.points import POINTS
 from farandole.settings import CLIENT_PROPERTIES, Settings
 from farandole.sources.timetable import KEYS, read_timetable
@@ -190,6 +192,14 @@ def test_the_map_of_the_code_has_every_module():
     assert {name for name in rooms | modules if f"`{name}`" not in text} - small - {"farandole/steps/"} == set()
 
 
+def test_every_word_of_a_declaration_is_explained():
+    page = prose(ROOT / "docs/reference/declaration.md")
+    of_pipeline, of_step = page.split("## Of a step")
+    slots = {"slots", "ordering"}
+    assert [w for w in {*WORDS, *MANIFEST, *slots} if not re.search(rf"`[^`]*\b{w}\b[^`]*`", of_pipeline)] == []
+    assert [f.name for f in fields(StepLabel) if f"| `{f.name}` |" not in of_step] == []
+
+
 # ---- examples are executed
 
 
@@ -208,9 +218,15 @@ def module_of(page: Path, folder: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"]
+EXECUTED = (
+    "README.md",
+    "docs/howto/write-a-pipeline.md",
+    "docs/howto/run-something-every-night.md",
+    "docs/howto/when-a-dependency-is-down.md",
 )
+
+
+@pytest.mark.parametrize("name", EXECUTED)
 def test_the_examples_of_a_page_do_what_it_says(name: str, tmp_path: Path):
     module = module_of(ROOT / name, tmp_path)
 
@@ -269,10 +285,9 @@ def test_the_timetables_of_the_pages_are_right_and_what_comes_of_them_is_shown(t
 
 def test_every_example_of_a_manifest_and_a_stage_is_executed_or_says_why_not():
     """A Python block stands on a page that is executed, or is a file that the tutorial's test writes."""
-    executed = {"README.md", "docs/howto/write-a-pipeline.md", "docs/howto/run-something-every-night.md"}
     left = [
         name_of(page)
         for page in PAGES
-        if name_of(page) not in executed and any(b.language == "python" and not b.title for b in blocks(page))
+        if name_of(page) not in EXECUTED and any(b.language == "python" and not b.title for b in blocks(page))
     ]
     assert left == []

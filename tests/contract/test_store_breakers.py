@@ -6,7 +6,8 @@ import time
 from functools import partial
 
 from farandole.breaker import CLOSED, HALF_OPEN, OPEN, Breaker
-from tests.contract.store_values import TOPIC_ID, own, together
+from farandole.store import Lane
+from tests.contract.store_values import TOPIC, TOPIC_ID, own, together
 
 API = "orders-api"
 HERE = (TOPIC_ID, 0)
@@ -101,31 +102,28 @@ def test_of_several_that_tell_of_a_probe_one_closes_it(store, another_store):
 # --- partitions that were stopped
 
 
-def test_a_partition_stays_stopped_for_the_version_that_stopped_it(store, another_store):
+def test_a_partition_stays_stopped_whoever_asks(store, another_store):
     lane = own(store)
 
     assert store.guards.stop(lane, "1", "21 of 21")
-    assert not store.guards.stop(lane, "1", "again")
-    assert another_store().guards.stopped([HERE, (TOPIC_ID, 1)], "1") == {HERE: "21 of 21"}
-
-
-def test_another_version_is_free_to_try_and_frees_it(store):
-    store.guards.stop(own(store), "1", "21 of 21")
-
-    assert store.guards.stopped([HERE], "2") == {}
-    assert store.guards.stopped([HERE], "1") == {}
-
-
-def test_a_version_frees_no_partition_but_its_own(store):
-    store.guards.stop(own(store, 1), "1", "21 of 21")
-
-    assert store.guards.stopped([HERE], "2") == {}
-    assert store.guards.stopped([(TOPIC_ID, 1)], "1") == {(TOPIC_ID, 1): "21 of 21"}
+    assert not store.guards.stop(lane, "2", "again")
+    assert another_store().guards.standing(0) == {HERE: ("1", "21 of 21")}
+    assert another_store("landing").guards.standing(0) == {}
 
 
 def test_a_reset_frees_what_was_stopped_before_it_and_nothing_later(store):
     store.guards.stop(own(store), "1", "21 of 21")
+    store.guards.stop(own(store, 1), "1", "21 of 21")
 
-    assert store.guards.reset([HERE], before=1_000) == []
-    assert store.guards.reset([HERE, (TOPIC_ID, 5)]) == [HERE]
-    assert store.guards.stopped([HERE], "1") == {}
+    assert store.guards.reset(0, [HERE], before=1_000) == []
+    assert store.guards.reset(0, [HERE, (TOPIC_ID, 5)]) == [HERE]
+    assert set(store.guards.standing(0)) == {(TOPIC_ID, 1)}
+
+
+def test_what_a_replay_stops_is_not_stopped_in_live_work(store):
+    lane = Lane(TOPIC, TOPIC_ID, 0, 1, epoch=7)
+    store.guards.stop(lane, "1", "21 of 21")
+
+    assert store.guards.standing(0) == {}
+    assert store.guards.reset(0, [HERE]) == []
+    assert set(store.guards.standing(7)) == {HERE}

@@ -235,6 +235,43 @@ def weigh(number: NumberSent) -> Weighed:
     return Weighed(number.n, number.n * 10)
 
 
+class Api:
+    """A dependency that a test puts down and up again, and that counts who asks."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.quick = threading.Event()
+        self.quick.set()
+        self.calls: list[tuple[float, int, bool]] = []
+        """When, for which number, and whether it answered."""
+
+    def double(self, n: int) -> int:
+        down = self.down
+        self.calls.append((time.monotonic(), n, not down))
+        self.quick.wait()
+        if down:
+            raise ConnectionRefusedError("nobody listens there")
+        return 2 * n
+
+
+api = Api()
+deployed = {"broken": False}
+
+
+@step(needs="doubling-api")
+def ask(number: NumberSent) -> NumberDoubled:
+    doubled = api.double(number.n)
+    note("asked", number.n, number.key)
+    return NumberDoubled(doubled, number.key)
+
+
+@step(retry=1)
+def deploy(number: NumberSent) -> NumberDoubled:
+    if deployed["broken"] or os.environ.get("RUNTIME_BROKEN"):
+        raise KeyError("amount")
+    return NumberDoubled(2 * number.n, number.key)
+
+
 @step(timeout="5s")
 async def lift(weighed: Weighed, number: NumberSent) -> NumberDoubled:
     note("lift", number.n)
@@ -469,6 +506,24 @@ class Rows(Pipeline):
     since = "beginning"
 
 
+class Asking(Pipeline):
+    """A step that depends on something outside."""
+
+    name = _named("asking")
+    number = when(NumberSent)
+    steps = [ask]
+    since = "beginning"
+
+
+class Deployed(Pipeline):
+    """A step that a bad deploy breaks."""
+
+    name = _named("deployed")
+    number = when(NumberSent)
+    steps = [deploy]
+    since = "beginning"
+
+
 class Patient(Pipeline):
     """A step that succeeds at its third attempt."""
 
@@ -485,6 +540,7 @@ class Busy(Pipeline):
     number = when(NumberSent)
     steps = [meet_busy]
     since = "beginning"
+    guard = "off"  # that much is refused on purpose
 
 
 class BusyRows(Pipeline):
@@ -494,6 +550,7 @@ class BusyRows(Pipeline):
     number = when(NumberSent)
     steps = [insert_busy]
     since = "beginning"
+    guard = "off"  # that much is refused on purpose
 
 
 class BusyCalls(Pipeline):
@@ -503,6 +560,7 @@ class BusyCalls(Pipeline):
     number = when(NumberSent)
     steps = [call_busy]
     since = "beginning"
+    guard = "off"  # that much is refused on purpose
 
 
 class Waiting(Pipeline):
@@ -643,6 +701,7 @@ class Hanging(Pipeline):
     number = when(NumberSent)
     steps = [never_returns]
     since = "beginning"
+    guard = "off"  # that much is refused on purpose
 
 
 class Large(Pipeline):

@@ -170,46 +170,36 @@ TestAnything.settings = settings(max_examples=200, deadline=None)
 # ---- the retry budget
 
 
-def used(starts: int, retries: int, at: float = 0.0) -> bool:
-    budget = Budget()
-    for _ in range(starts):
-        budget.start(at)
-    return [budget.retry(at) for _ in range(retries)][-1]
-
-
 @pytest.mark.parametrize(
-    ("starts", "retries", "exceeded"),
-    [
-        (0, 9, False),
-        (0, 10, True),
-        (49, 10, True),
-        (50, 10, False),
-        (50, 11, True),
-        (1000, 200, False),
-        (1000, 201, True),
-    ],
+    ("runs", "retries", "spent"),
+    [(0, 99, False), (0, 100, True), (499, 100, True), (500, 100, False), (1000, 200, False), (1000, 201, True)],
 )
-def test_retries_beyond_a_fifth_of_the_starts_exceed_the_budget_from_ten_on(starts, retries, exceeded):
-    assert used(starts, retries) is exceeded
+def test_retries_beyond_a_fifth_of_the_runs_spend_the_budget_from_a_hundred_on(runs, retries, spent):
+    assert Budget().spent(0.0, runs, retries) is spent
 
 
 def test_only_the_last_ten_seconds_count():
     budget = Budget()
-    for second in range(9):
-        assert not budget.retry(second + 0.5)
-    assert not budget.retry(10.5)
-    assert budget.retry(10.6)
+    assert not budget.spent(0.5, 0, 99)
+    assert not budget.spent(10.5, 0, 198)
+    assert budget.spent(10.6, 0, 199)
 
 
-@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=200))
+def test_what_was_before_it_was_forgotten_does_not_count():
+    budget = Budget()
+    assert budget.spent(0.0, 0, 100)
+    budget.forget()
+    assert not budget.spent(0.1, 0, 199)
+    assert budget.spent(0.2, 0, 200)
+
+
+@given(st.lists(st.tuples(st.floats(0, 12), st.integers(0, 600), st.integers(0, 120)), max_size=60))
 def test_the_budget_is_what_a_count_of_all_would_say(steps):
     budget, now, seen = Budget(), 0.0, []
-    for passed, again in steps:
+    for passed, runs, retries in steps:
         now += passed
-        seen.append((int(now), again))
-        window = [a for second, a in seen if second > int(now) - 10]
-        if again:
-            retries = sum(window)
-            assert budget.retry(now) == (retries >= 10 and retries > 0.2 * (len(window) - retries))
-        else:
-            budget.start(now)
+        seen.append((int(now), runs, retries))
+        window = [(runs, retries) for second, runs, retries in seen if second > int(now) - 10]
+        begun, again = (sum(column) for column in zip(*window, strict=True))
+        totals = (sum(n for _, n, _ in seen), sum(n for _, _, n in seen))
+        assert budget.spent(now, *totals) == (again >= 100 and again > 0.2 * begun)

@@ -125,6 +125,13 @@ def call_once_if_connected(asked: Asked) -> Given:
     return Given(asked.n)
 
 
+@step(effect="at_most_once", retry=Retry(3, only=ConnectionRefusedError), needs="orders-api")
+def call_once_what_may_be_down(asked: Asked) -> Given:
+    calls.append("called")
+    raise_next()
+    return Given(asked.n)
+
+
 @step(effect="verify", check=found)
 def call_verified(asked: Asked) -> Given:
     calls.append("called")
@@ -441,3 +448,13 @@ def test_an_attempt_that_goes_on_after_its_time_writes_nothing_into_the_transact
     late.set()
     assert over.wait(20)
     assert calls == [1, "GivenUp"]
+
+
+def test_an_effect_at_most_once_waits_for_a_dependency_only_if_the_error_comes_before_it():
+    run, kit = run_of(), kit_of(call_once_what_may_be_down)
+    errors.append(ConnectionRefusedError())
+    advance(run, kit)
+    assert (run.state, run.attempt) == (RunState.AGAIN, 1)
+    errors.append(ConnectionResetError())
+    advance(run, kit)
+    assert run.state is RunState.UNCERTAIN

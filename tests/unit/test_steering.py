@@ -38,7 +38,10 @@ class World:
         books = Books(declaration, self.encode, ManualClock(), 3, 1, 1, "1", "here")
         self.heard = Told()
         self.lanes = Lanes(self.worked.append, 0, ManualClock())
-        self.steering = Steering(self.heard, self.lanes, books, lambda event, **said: self.said.append((event, said)))
+        self.resumed = []
+        self.steering = Steering(
+            self.heard, self.lanes, books, lambda event, **said: self.said.append((event, said)), self.resumed.append
+        )
         self.owned = Owned("in.v1", 0, 1, phase=RUNNING)
 
     def encode(self, topic, record):
@@ -82,6 +85,11 @@ def test_a_pause_holds_and_a_resume_lets_go_and_both_are_said_and_written(world)
     ]
     records = [r for ended in world.owned.ended for r in ended.records]
     assert [(r.topic, r.partition) for r in records] == [(LEDGER_TOPIC, 3)] * 2
+
+
+def test_a_resume_lets_go_on_what_was_stopped_before_it(world):
+    world.hear(act(PAUSE), act(RESUME, at=2000))
+    assert world.resumed == [2000]
 
 
 def test_a_fact_waits_for_a_partition_that_can_write_it(world):
