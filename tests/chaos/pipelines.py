@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from farandole import Attempt, Database, Pipeline, Retry, by, resource, step, when
 from farandole.event import fact
 
+faulthandler.register(signal.SIGUSR1)  # where every thread stands, for whoever wonders why nothing moves
 WORLD = os.environ.get("CHAOS_WORLD", "none")
 SENT, DOUBLED, STORED, POSTED, PAIRED = (
     f"chaos.{WORLD}-number.{what}.v1" for what in ("sent", "doubled", "stored", "posted", "paired")
