@@ -224,6 +224,10 @@ class World:
         self.processes.append(process)
         return process
 
+    def said(self, event: str) -> int:
+        """How often the instances have said so."""
+        return self.log.read_text().count(f'"event": "{event}"') if self.log.exists() else 0
+
     def wait_at_work(self, timeout: float = 60) -> None:
         """Until an instance of each pipeline has taken partitions over."""
         end = time.monotonic() + timeout
