@@ -11,8 +11,11 @@ from typing import Any
 
 from farandole import Attempt, Database, Pipeline, Retry, by, resource, step, when
 from farandole.event import fact
+from tests.chaos import clocks
 
 faulthandler.register(signal.SIGUSR1)  # where every thread stands, for whoever wonders why nothing moves
+if "CHAOS_CLOCK" in os.environ:
+    clocks.wrong_by(Path(os.environ["CHAOS_CLOCK"]))
 WORLD = os.environ.get("CHAOS_WORLD", "none")
 SENT, DOUBLED, STORED, POSTED, PAIRED = (
     f"chaos.{WORLD}-number.{what}.v1" for what in ("sent", "doubled", "stored", "posted", "paired")

@@ -88,6 +88,7 @@ class World:
         """Topics, subjects, and the table of the effect."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.received.touch()
+        self.log.touch()
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         there = admin.list_topics(timeout=20).topics
         names = [self.topic(what) for what in ("sent", *OUTPUT.values())]
@@ -205,8 +206,8 @@ class World:
 
     # ---- instances
 
-    def start(self, pipeline: str, **environment: str) -> subprocess.Popen[bytes]:
-        """One instance, as a process of its own."""
+    def start(self, pipeline: str, *before: str, **environment: str) -> subprocess.Popen[bytes]:
+        """One instance, as a process of its own; `before` is a command that starts it in its place."""
         env = {
             **os.environ,
             "CHAOS_WORLD": self.name,
@@ -218,7 +219,7 @@ class World:
             "FARANDOLE_SCHEMAS": str(self.folder / "avro"),
             **environment,
         }
-        command = [sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{pipeline}"]
+        command = [*before, sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{pipeline}"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
         self.processes.append(process)
