@@ -162,6 +162,21 @@ class World:
             self._send(producer, n)
         assert producer.flush(60) == 0
 
+    def storm(self, count: int, *, times: int, seed: int = 1) -> None:
+        """`count` distinct events, each told so often, in no order, under any record key or none, on any partition."""
+        luck, producer = random.Random(seed), self._producer()
+        start = len(self.kinds)
+        self.kinds.update(dict.fromkeys(range(start, start + count), "good"))
+        told = [n for n in range(start, start + count) for _ in range(times)]
+        luck.shuffle(told)
+        for n in told:
+            key = luck.choice((None, b"k%d" % luck.randrange(5)))
+            producer.produce(
+                self.topic("sent"), self.value(n), key, luck.randrange(self.partitions), headers=self._told(n)
+            )
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
     def numbers(self, *kinds: str) -> set[int]:
         return {n for n, kind in self.kinds.items() if kind in kinds}
 
@@ -188,17 +203,19 @@ class World:
         fastavro.schemaless_writer(out, self.schemas[topic], record)
         return out.getvalue()
 
-    def _send(self, producer: Producer, n: int) -> None:
-        headers = [
+    def _told(self, n: int) -> list[tuple[str, bytes]]:
+        return [
             ("ce_id", f"{self.name}-{n}".encode()),
             ("ce_source", b"/chaos"),
             ("ce_type", self.topic("sent").encode()),
             ("chaos", f"{self.kinds[n]} {n}".encode()),  # so that the checker need not decode what cannot be decoded
         ]
+
+    def _send(self, producer: Producer, n: int) -> None:
         key = None if n % 100 == 7 else f"k{n % KEYS}".encode()
         while True:
             try:
-                producer.produce(self.topic("sent"), self.value(n), key, headers=headers)
+                producer.produce(self.topic("sent"), self.value(n), key, headers=self._told(n))
             except BufferError:
                 producer.poll(0.1)
             else:
