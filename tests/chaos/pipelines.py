@@ -13,7 +13,9 @@ from farandole import Attempt, Database, Pipeline, Retry, by, resource, step, wh
 from farandole.event import fact
 from tests.chaos import clocks, mutants
 
-faulthandler.register(signal.SIGUSR1)  # where every thread stands, for whoever wonders why nothing moves
+if "CHAOS_RECEIVER" in os.environ:  # where every thread stands, for whoever wonders why nothing moves
+    STACKS = Path(os.environ["CHAOS_RECEIVER"]).with_name(f"stacks-{os.getpid()}").open("w")
+    faulthandler.register(signal.SIGUSR1, STACKS)
 mutants.switch_off()
 if "CHAOS_CLOCK" in os.environ:
     clocks.wrong_by(Path(os.environ["CHAOS_CLOCK"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -285,27 +286,28 @@ class World:
         finally:
             consumer.close()
 
-    def wait_drained(self, timeout: float, pipelines: Iterable[str] = ()) -> None:
-        """Until nothing is left to do. Raises AssertionError with the end of the log."""
-        end = time.monotonic() + timeout
-        left = list(pipelines or self.pipelines)
+    def wait_drained(self, patience: float, pipelines: Iterable[str] = ()) -> None:
+        """Until nothing is left to do. Raises AssertionError when nothing has moved for `patience` seconds."""
+        end = time.monotonic() + patience
+        left = dict.fromkeys(pipelines or self.pipelines, 1 << 60)
         while left:
-            try:
-                if self._is_drained(left[0]):
-                    left.pop(0)
-                    continue
-            except KafkaException:
-                pass  # a broker is away
+            for name, before in list(left.items()):
+                with contextlib.suppress(KafkaException):  # a broker is away
+                    lag = self.lag(name)
+                    if lag < before:
+                        left[name], end = lag, time.monotonic() + patience
+                    if self._is_drained(name, lag):
+                        del left[name]
             if time.monotonic() > end:
                 for process in self.processes:
                     process.send_signal(signal.SIGUSR1)
                 time.sleep(1)
-                raise AssertionError(f"{left[0]} is not drained after {timeout} s: see {self.log}")
+                raise AssertionError(f"nothing moves, and there are {left} left: see {self.log} and its stacks")
             time.sleep(0.3)
 
-    def _is_drained(self, pipeline: str) -> bool:
+    def _is_drained(self, pipeline: str, lag: int) -> bool:
         """Lag 0; where inputs were written by transactions, their markers stand behind the last record."""
-        return self.lag(pipeline) <= (self.partitions * len(self.inputs(pipeline)) if pipeline in INPUTS else 0)
+        return lag <= (self.partitions * len(self.inputs(pipeline)) if pipeline in INPUTS else 0)
 
     def scene(self, pipeline: str) -> Scene:
         inputs = dict.fromkeys(self.inputs(pipeline), self._answered if pipeline in INPUTS else _sent)
