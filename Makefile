@@ -11,10 +11,10 @@ export PYTHONPATH :=
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down test check lint types models unit contract itest chaos soak bench schemas docs fmt clean
+.PHONY: help setup demo up down test check lint types models unit contract itest chaos chaos-mutants soak bench schemas docs fmt clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.has-demo ## set up, and see a chain of pipelines at work on real data
 	@$(RUN)/farandole demo $(DEMO)
@@ -56,6 +56,9 @@ itest: .venv/.has-all ## real servers, started by the project's own launcher
 
 chaos: .venv/.has-all ## services killed at every point, and the books that must balance
 	$(RUN)/pytest -q tests/chaos -m "not soak"
+
+chaos-mutants: .venv/.has-all ## one safeguard switched off at a time: a test must notice
+	$(RUN)/python -m tests.chaos.mutants
 
 soak: .venv/.has-all ## what takes minutes by nature
 	$(RUN)/pytest -q tests -m soak

@@ -381,33 +381,38 @@ def collect(scene: Scene, **known: Any) -> History:
     history = History(**known)
     letters = f"dlq.{scene.group}"
     topics = [*scene.inputs, *scene.outputs, letters, LEDGER]
-    counts = _wait_readable(scene, topics, history)
+    history.ends = _wait_readable(scene, topics)
+    found = read(scene, topics)
     for topic, tell in scene.inputs.items():
-        history.landed += [_landed(message, tell) for message in read(scene, topic)]
+        history.landed += [_landed(message, tell) for message in found[topic]]
     for topic, tell in scene.outputs.items():
-        history.outputs += [_output(message, tell) for message in read(scene, topic)]
-        history.written += [_output(message, tell) for message in read(scene, topic, "read_uncommitted")]
-    history.letters = [_letter(message) for message in read(scene, letters)]
-    history.ledger = list(_entries(scene))
-    _offsets_of(scene, counts, history)
+        history.outputs += [_output(message, tell) for message in found[topic]]
+    for topic, messages in read(scene, list(scene.outputs), "read_uncommitted").items():
+        history.written += [_output(message, scene.outputs[topic]) for message in messages]
+    history.letters = [_letter(message) for message in found[letters]]
+    history.ledger = list(_entries(scene, found[LEDGER]))
+    _offsets_of(scene, history)
     _tables(scene, history)
     return history
 
 
-def read(scene: Scene, topic: str, isolation: str = "read_committed", patience: float = 60) -> list[Message]:
-    """Every record of a topic by a plain consumer, in the order of each partition, up to its end of now."""
+def read(
+    scene: Scene, topics: list[str], isolation: str = "read_committed", patience: float = 60
+) -> dict[str, list[Message]]:
+    """Every record of topics by a plain consumer, in the order of each partition, up to their ends of now."""
     consumer = Consumer({**_client(scene), "isolation.level": isolation})
     try:
-        ends = {p: end for p, (_, end) in _ends(scene, topic).items()}
-        consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-        records, at, deadline = [], dict.fromkeys(ends, 0), time.monotonic() + patience
-        while any(at[p] < end for p, end in ends.items()):
-            if time.monotonic() > deadline:
-                break  # what is undecided stays unread; the stable offsets tell
-            for message in consumer.consume(1000, 0.5):
-                at[message.partition()] = message.offset() + (0 if message.error() else 1)
+        ends = {where: end for where, (_, end) in _ends(scene, topics).items()}
+        consumer.assign([TopicPartition(*where, 0) for where in ends])
+        records: dict[str, list[Message]] = {topic: [] for topic in topics}
+        left, deadline = {where for where, end in ends.items() if end}, time.monotonic() + patience
+        while left and time.monotonic() < deadline:  # what is undecided stays unread; the stable offsets tell
+            for message in consumer.consume(500, 0.1):
+                where = (message.topic(), message.partition())
                 if not message.error():
-                    records.append(message)
+                    records[where[0]].append(message)
+                if message.offset() + (0 if message.error() else 1) >= ends[where]:
+                    left.discard(where)
         return records
     finally:
         consumer.close()
@@ -425,18 +430,19 @@ def _client(scene: Scene) -> dict[str, Any]:
     }
 
 
-def _ends(scene: Scene, topic: str) -> dict[int, tuple[int, int]]:
+def _ends(scene: Scene, topics: list[str]) -> dict[tuple[str, int], tuple[int, int]]:
     """By partition the stable offset and the end."""
-    found: dict[int, list[int]] = defaultdict(list)
+    found: dict[tuple[str, int], list[int]] = defaultdict(list)
     for isolation in ("read_committed", "read_uncommitted"):
         consumer = Consumer({**_client(scene), "isolation.level": isolation})
         try:
-            for partition in consumer.list_topics(topic, 20).topics[topic].partitions:
-                asked = partial(consumer.get_watermark_offsets, TopicPartition(topic, partition), 10)
-                found[partition].append(patiently(asked)[1])
+            there = consumer.list_topics(timeout=20).topics
+            for where in ((topic, partition) for topic in topics for partition in there[topic].partitions):
+                asked = partial(consumer.get_watermark_offsets, TopicPartition(*where), 10)
+                found[where].append(patiently(asked)[1])
         finally:
             consumer.close()
-    return {partition: (stable, end) for partition, (stable, end) in found.items()}
+    return {where: (stable, end) for where, (stable, end) in found.items()}
 
 
 _PASSES = {
@@ -463,18 +469,14 @@ def patiently(ask: Callable[[], Any], patience: float = 60) -> Any:
             time.sleep(0.2)
 
 
-def _wait_readable(scene: Scene, topics: list[str], history: History, patience: float = 40) -> dict[str, int]:
+def _wait_readable(scene: Scene, topics: list[str], patience: float = 40) -> dict[tuple[str, int], tuple[int, int]]:
     """Until each log is stable to its end: an open transaction of who was killed ends by its timeout."""
     deadline = time.monotonic() + patience
-    counts = {}
-    for topic in topics:
-        ends = _ends(scene, topic)
-        while any(stable < end for stable, end in ends.values()) and time.monotonic() < deadline:
-            time.sleep(0.3)
-            ends = _ends(scene, topic)
-        counts[topic] = len(ends)
-        history.ends |= {(topic, partition): both for partition, both in ends.items()}
-    return counts
+    ends = _ends(scene, topics)
+    while any(stable < end for stable, end in ends.values()) and time.monotonic() < deadline:
+        time.sleep(0.3)
+        ends = _ends(scene, topics)
+    return ends
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
@@ -510,9 +512,9 @@ def _letter(message: Message) -> Letter:
     )
 
 
-def _entries(scene: Scene) -> Iterator[Entry]:
+def _entries(scene: Scene, messages: list[Message]) -> Iterator[Entry]:
     schema, name = fastavro.parse_schema(LEDGER_SCHEMA), scene.group.encode()
-    for message in read(scene, LEDGER):
+    for message in messages:
         if not message.value() or name not in message.value():
             continue
         line = fastavro.schemaless_reader(BytesIO(message.value()[5:]), schema, schema)
@@ -536,10 +538,10 @@ def _places(span: Any, offsets: list[int]) -> tuple[Where, ...]:
     return tuple((span["topic"], span["partition"], offset) for offset in offsets)
 
 
-def _offsets_of(scene: Scene, counts: Mapping[str, int], history: History) -> None:
+def _offsets_of(scene: Scene, history: History) -> None:
     consumer = Consumer({**_client(scene), "group.id": scene.group})
     try:
-        asked = [TopicPartition(topic, p) for topic in scene.inputs for p in range(counts[topic])]
+        asked = [TopicPartition(*where) for where in history.ends if where[0] in scene.inputs]
         for found in patiently(lambda: consumer.committed(asked, 10)):
             history.committed[(found.topic, found.partition)] = max(found.offset, 0)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from dataclasses import dataclass
@@ -10,7 +11,14 @@ from typing import Any
 
 from farandole import Attempt, Database, Pipeline, Retry, by, resource, step, when
 from farandole.event import fact
+from tests.chaos import clocks, mutants
 
+if "CHAOS_RECEIVER" in os.environ:  # where every thread stands, for whoever wonders why nothing moves
+    STACKS = Path(os.environ["CHAOS_RECEIVER"]).with_name(f"stacks-{os.getpid()}").open("w")
+    faulthandler.register(signal.SIGUSR1, STACKS)
+mutants.switch_off()
+if "CHAOS_CLOCK" in os.environ:
+    clocks.wrong_by(Path(os.environ["CHAOS_CLOCK"]))
 WORLD = os.environ.get("CHAOS_WORLD", "none")
 SENT, DOUBLED, STORED, POSTED, PAIRED = (
     f"chaos.{WORLD}-number.{what}.v1" for what in ("sent", "doubled", "stored", "posted", "paired")

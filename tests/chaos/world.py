@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +89,7 @@ class World:
         """Topics, subjects, and the table of the effect."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.received.touch()
+        self.log.touch()
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         there = admin.list_topics(timeout=20).topics
         names = [self.topic(what) for what in ("sent", *OUTPUT.values())]
@@ -153,6 +156,28 @@ class World:
             self._send(producer, n)
         assert producer.flush(30) == 0
 
+    def again(self, numbers: Iterable[int]) -> None:
+        """These numbers told again, in this order."""
+        producer = self._producer()
+        for n in numbers:
+            self._send(producer, n)
+        assert producer.flush(60) == 0
+
+    def storm(self, count: int, *, times: int, seed: int = 1) -> None:
+        """`count` distinct events, each told so often, in no order, under any record key or none, on any partition."""
+        luck, producer = random.Random(seed), self._producer()
+        start = len(self.kinds)
+        self.kinds.update(dict.fromkeys(range(start, start + count), "good"))
+        told = [n for n in range(start, start + count) for _ in range(times)]
+        luck.shuffle(told)
+        for n in told:
+            key = luck.choice((None, b"k%d" % luck.randrange(5)))
+            producer.produce(
+                self.topic("sent"), self.value(n), key, luck.randrange(self.partitions), headers=self._told(n)
+            )
+            producer.poll(0)
+        assert producer.flush(60) == 0
+
     def numbers(self, *kinds: str) -> set[int]:
         return {n for n, kind in self.kinds.items() if kind in kinds}
 
@@ -179,17 +204,19 @@ class World:
         fastavro.schemaless_writer(out, self.schemas[topic], record)
         return out.getvalue()
 
-    def _send(self, producer: Producer, n: int) -> None:
-        headers = [
+    def _told(self, n: int) -> list[tuple[str, bytes]]:
+        return [
             ("ce_id", f"{self.name}-{n}".encode()),
             ("ce_source", b"/chaos"),
             ("ce_type", self.topic("sent").encode()),
             ("chaos", f"{self.kinds[n]} {n}".encode()),  # so that the checker need not decode what cannot be decoded
         ]
+
+    def _send(self, producer: Producer, n: int) -> None:
         key = None if n % 100 == 7 else f"k{n % KEYS}".encode()
         while True:
             try:
-                producer.produce(self.topic("sent"), self.value(n), key, headers=headers)
+                producer.produce(self.topic("sent"), self.value(n), key, headers=self._told(n))
             except BufferError:
                 producer.poll(0.1)
             else:
@@ -197,8 +224,8 @@ class World:
 
     # ---- instances
 
-    def start(self, pipeline: str, **environment: str) -> subprocess.Popen[bytes]:
-        """One instance, as a process of its own."""
+    def start(self, pipeline: str, *before: str, **environment: str) -> subprocess.Popen[bytes]:
+        """One instance, as a process of its own; `before` is a command that starts it in its place."""
         env = {
             **os.environ,
             "CHAOS_WORLD": self.name,
@@ -210,11 +237,25 @@ class World:
             "FARANDOLE_SCHEMAS": str(self.folder / "avro"),
             **environment,
         }
-        command = [sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{pipeline}"]
+        command = [*before, sys.executable, "-m", "farandole", "run", f"tests.chaos.pipelines:{pipeline}"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
         self.processes.append(process)
         return process
+
+    def said(self, event: str) -> int:
+        """How often the instances have said so."""
+        return self.log.read_text().count(f'"event": "{event}"') if self.log.exists() else 0
+
+    def wait_at_work(self, timeout: float = 60) -> None:
+        """Until an instance of each pipeline has taken partitions over."""
+        end = time.monotonic() + timeout
+        wanted = {self.group(pipeline) for pipeline in self.pipelines}
+        while wanted:
+            assert time.monotonic() < end, f"{wanted} did not begin: see {self.log}"
+            time.sleep(0.2)
+            lines = [line for line in self.log.read_text().splitlines() if '"partitions.taken"' in line]
+            wanted = {group for group in wanted if not any(f'"{group}"' in line for line in lines)}
 
     def stop(self) -> None:
         """Every process that was started here, by id."""
@@ -245,24 +286,28 @@ class World:
         finally:
             consumer.close()
 
-    def wait_drained(self, timeout: float, pipelines: Iterable[str] = ()) -> None:
-        """Until nothing is left to do. Raises AssertionError with the end of the log."""
-        end = time.monotonic() + timeout
-        left = list(pipelines or self.pipelines)
+    def wait_drained(self, patience: float, pipelines: Iterable[str] = ()) -> None:
+        """Until nothing is left to do. Raises AssertionError when nothing has moved for `patience` seconds."""
+        end = time.monotonic() + patience
+        left = dict.fromkeys(pipelines or self.pipelines, 1 << 60)
         while left:
-            try:
-                if self._is_drained(left[0]):
-                    left.pop(0)
-                    continue
-            except KafkaException:
-                pass  # a broker is away
+            for name, before in list(left.items()):
+                with contextlib.suppress(KafkaException):  # a broker is away
+                    lag = self.lag(name)
+                    if lag < before:
+                        left[name], end = lag, time.monotonic() + patience
+                    if self._is_drained(name, lag):
+                        del left[name]
             if time.monotonic() > end:
-                raise AssertionError(f"{left[0]} is not drained after {timeout} s\n{self.log.read_text()[-3000:]}")
+                for process in self.processes:
+                    process.send_signal(signal.SIGUSR1)
+                time.sleep(1)
+                raise AssertionError(f"nothing moves, and there are {left} left: see {self.log} and its stacks")
             time.sleep(0.3)
 
-    def _is_drained(self, pipeline: str) -> bool:
+    def _is_drained(self, pipeline: str, lag: int) -> bool:
         """Lag 0; where inputs were written by transactions, their markers stand behind the last record."""
-        return self.lag(pipeline) <= (self.partitions * len(self.inputs(pipeline)) if pipeline in INPUTS else 0)
+        return lag <= (self.partitions * len(self.inputs(pipeline)) if pipeline in INPUTS else 0)
 
     def scene(self, pipeline: str) -> Scene:
         inputs = dict.fromkeys(self.inputs(pipeline), self._answered if pipeline in INPUTS else _sent)
@@ -311,4 +356,6 @@ def _kind(roll: float, shares: dict[str, float]) -> str:
 def _sent(message: Message) -> Telling:
     headers = dict(message.headers())
     kind, n = headers["chaos"].decode().split()
-    return Telling(headers["ce_id"].decode(), kind, int(n))
+    # what cannot be read has no idempotency key but its position: told twice, it is two letters
+    place = f"@{message.partition()}/{message.offset()}" if kind in {"garbage", "odd"} else ""
+    return Telling(headers["ce_id"].decode() + place, kind, int(n))

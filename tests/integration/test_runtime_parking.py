@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import pytest
 import sqlalchemy as sa
 
+from farandole import settle
 from farandole.deadletter import DeadLetter
 from farandole.delivery import REDRIVE, RESOLVE, Delivery, retry_record
 from farandole.event import RawRecord
@@ -75,6 +77,27 @@ def test_a_parked_key_holds_up_nobody_and_keeps_its_order(world):
     assert states[("parked", True)] == 3
     service.stop()
     world.wait_drained("Busy")
+
+
+def test_what_comes_before_sql_was_told_of_a_parked_run_stands_behind_it_all_the_same(world, monkeypatch):
+    prepared(world, "Busy")
+    told = threading.Event()
+    told.set()
+    monkeypatch.setattr(settle, "point", lambda name, **_: told.wait(20) if name == "settle.before_commit" else None)
+    service = world.run("Busy")
+    tell(world, [0], key="b")
+    until(lambda: by_key(world) == {"b": [0]})
+    told.clear()
+    tell(world, [1], amount=5)
+    until(lambda: world.records(f"retry.{world.group('Busy')}"))
+    tell(world, [2])
+    inputs = [o for o in service.worker.owned.values() if o.topic == world.module.SENT]
+    until(lambda: sum(o.seen for o in inputs) == 3)
+    told.set()
+    ended(world, "Busy", 3)
+    service.stop()
+
+    assert by_key(world) == {"a": [1, 2], "b": [0]}
 
 
 @pytest.mark.parametrize("pipeline", ["Busy", "BusyRows", "BusyCalls"])
