@@ -56,6 +56,7 @@ BESIDE = (
     ("FARANDOLE_DEBUG", "unset", "Set: errors come with their traceback, as with `--debug`."),
     ("FARANDOLE_KILL_AT", "unset", "A [kill point](kill-points.md) at which the process kills itself. For tests."),
     ("FARANDOLE_STOP_AT", "unset", "The same with SIGSTOP, which makes a zombie. For tests."),
+    ("FARANDOLE_TERM_AT", "unset", "The same with SIGTERM: told to end just there. For tests."),
 )
 
 

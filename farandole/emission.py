@@ -8,19 +8,38 @@ from farandole.clock import iso
 from farandole.errors import UndeclaredOutput
 from farandole.event import Envelope, Record, event_type_of, record_key
 from farandole.ids import digest, output_id
+from farandole.signature import events_given, members, spelled
 
 if TYPE_CHECKING:
     from farandole.run import Kit, Run
 
 
-def keep(run: Run, result: Any, kit: Kit) -> None:
-    """Take a step's result: what is an event is emitted, anything else waits for later steps."""
+def keep(run: Run, result: Any, kit: Kit, returns: Any = Any) -> None:
+    """Take a step's result: what is an event is emitted, anything else waits for later steps.
+
+    Raises UndeclaredOutput for an event that the pipeline does not declare, and for a result that is none where
+    `returns` promises one: it would be lost without a word.
+    """
     if event_type_of(result) is not None:
         emit(run, result, kit)
     elif isinstance(result, list | tuple) and result and event_type_of(result[0]) is not None:
         for event in result:
             emit(run, event, kit)
+    elif _broken(result, returns):
+        raise UndeclaredOutput(
+            f"{kit.declaration.name} got a {type(result).__name__} from a step that gives {spelled(returns)}",
+            place=kit.declaration.source,
+            hint="return an event, a list or tuple of events, or None",
+        )
     run.results.append(result)
+
+
+def _broken(result: Any, returns: Any) -> bool:
+    """Whether a result that is no event breaks what its step promises."""
+    if result is None or (isinstance(result, list | tuple) and not result) or not events_given(returns):
+        return False
+    others = [m for m in members(returns) if not events_given(m)]
+    return not any(not isinstance(m, type) or isinstance(result, m) for m in others)
 
 
 def emit(run: Run, event: Any, kit: Kit) -> None:

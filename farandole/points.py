@@ -1,7 +1,8 @@
 """Named kill points: the places where a crash is interesting, so that tests hit them exactly.
 
 ``FARANDOLE_KILL_AT=txn.committed:3`` ends the process with SIGKILL the third time it gets there;
-``FARANDOLE_STOP_AT`` sends SIGSTOP instead, which makes a zombie. Unset, a point costs one call.
+``FARANDOLE_STOP_AT`` sends SIGSTOP instead, which makes a zombie, and ``FARANDOLE_TERM_AT`` SIGTERM. Unset, a point
+costs one call.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ POINTS = (
 """Every point, in the order in which a run passes them; docs/internals.md says what each leaves behind."""
 
 _lock = threading.Lock()
-_SIGNALS = {"FARANDOLE_KILL_AT": signal.SIGKILL, "FARANDOLE_STOP_AT": signal.SIGSTOP}
+_SIGNALS = {
+    "FARANDOLE_KILL_AT": signal.SIGKILL,
+    "FARANDOLE_STOP_AT": signal.SIGSTOP,
+    "FARANDOLE_TERM_AT": signal.SIGTERM,
+}
 
 
 def _armed() -> dict[str, tuple[int, signal.Signals]]:

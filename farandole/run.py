@@ -183,7 +183,7 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
                 if result is _UNSURE:
                     _note(run, plan, started, kit, state="uncertain")
                     return _end(run, RunState.UNCERTAIN, kit)
-            keep(run, result, kit)
+            keep(run, result, kit, plan.returns)
         except Fenced:
             raise  # this instance does not own the partition any more: nothing of the run counts
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
@@ -325,7 +325,8 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         return _end(run, RunState.PARKED, kit)
     if now.kind == CAUGHT:
         try:
-            keep(run, _call(run, plan.catches[now.catch], kit, database, error), kit)
+            answer = plan.catches[now.catch]
+            keep(run, _call(run, answer, kit, database, error), kit, answer.returns)
         except Fenced:
             raise
         except BaseException as second:  # noqa: BLE001 - as above

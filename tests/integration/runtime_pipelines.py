@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -294,6 +295,36 @@ def endure(weighed: Weighed, number: NumberSent, attempt: Attempt) -> NumberDoub
         if attempt.cancelled.is_set():
             raise InterruptedError("told to stop")
     return NumberDoubled(weighed.weight, number.key)
+
+
+def _deep(n: int) -> int:
+    return _deep(n + 1)
+
+
+RAISES: dict[str, Callable[[], Any]] = {
+    "error": lambda: 1 // 0,
+    "base": lambda: _raise(BaseException("a base exception")),
+    "exit": lambda: sys.exit("a step that exits"),
+    "interrupt": lambda: _raise(KeyboardInterrupt("a step that interrupts")),
+    "memory": lambda: _raise(MemoryError("no memory")),
+    "depth": lambda: _deep(0),
+    "type": object,
+}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@step(retry=Retry(1))
+def raise_all(number: NumberSent) -> NumberDoubled:
+    """What a number raises, or gives instead of an event, is its kind."""
+    note(number.kind, number.n)
+    if number.kind in RAISES:
+        return RAISES[number.kind]()  # type: ignore[no-any-return]
+    if number.kind == "gil":
+        ctypes.PyDLL(None).sleep(12)  # keeps the interpreter's lock
+    return NumberDoubled(number.n * 2, number.key)
 
 
 @step(isolate=True, timeout="2s", retry=Retry(2, backoff="1ms..2ms"))
@@ -606,6 +637,15 @@ class Enduring(Pipeline):
     name = _named("enduring")
     number = when(NumberSent)
     steps = [weigh, endure]
+    since = "beginning"
+
+
+class Raises(Pipeline):
+    """A step that raises whatever can be raised."""
+
+    name = _named("raises")
+    number = when(NumberSent)
+    steps = [raise_all]
     since = "beginning"
 
 

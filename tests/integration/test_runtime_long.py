@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+import sqlalchemy as sa
 
 from tests.integration.runtime_world import until
 
@@ -215,3 +216,92 @@ def test_a_lost_partition_sets_the_flag_of_a_step_and_frees_its_slot(world):
     until(lambda: ("begun", 1) in done)
     service.worker.lost(list(service.worker.owned))
     until(lambda: ("told to stop", 1) in done)
+
+
+# ---- what steps do to their service
+
+
+def test_whatever_a_step_raises_is_its_events_failure_and_the_service_lives_on(world):
+    world.create("Raises")
+    process = world.start("Raises")
+    kinds = ("error", "base", "exit", "interrupt", "memory", "depth", "type")
+    for n, kind in enumerate(kinds, 1):
+        one(world, n, kind=kind, key=kind)
+        one(world, 100 + n, key=kind)
+    until(lambda: len(world.letters("Raises")) == len(kinds), 40, world.log)
+    until(lambda: world.outputs() == [2 * (100 + n) for n in range(1, len(kinds) + 1)], why=world.log)
+    assert process.poll() is None
+    classes = {dict(m.headers())["farandole-dlq-exception-class"].decode() for m in world.letters("Raises")}
+    assert classes >= {"ZeroDivisionError", "BaseException", "SystemExit", "KeyboardInterrupt", "MemoryError"}
+    assert "RecursionError" in classes
+    assert len(classes) == len(kinds), "each has its own"
+    world.wait_drained("Raises")
+
+
+def test_c_code_that_keeps_the_interpreter_for_longer_than_a_session_causes_no_rebalance(world):
+    world.create("Raises")
+    world.quick_session("Raises")
+    process = world.start("Raises")
+    until(lambda: world.owns(process), why=world.log)
+    one(world, 1, kind="gil")
+    until(lambda: world.outputs() == [2], 40, world.log)
+    one(world, 2)
+    until(lambda: world.outputs() == [2, 4], 20, world.log)
+    told = Counter(line["event"] for line in map(json.loads, world.log().splitlines()))
+    assert set(told) == {"partitions.taken"}
+    assert sum(len(line["partitions"]) for line in lines(world, "partitions.taken")) == 2 * world.partitions
+    assert Counter(world.done())["gil 1"] == 1
+
+
+def test_a_hundred_steps_that_never_return_end_the_service_and_the_next_one_goes_on(world):
+    world.create("Hanging")
+    world.send(range(70))
+    assert world.start("Hanging").wait(60) == 1
+    (line,) = lines(world, "service.overrun")
+    assert "calls were given up and still go on, the last one of never_returns" in line["why"]
+    assert len(lines(world, "step.abandoned")) >= 100
+    world.quick_session("Hanging")
+    world.start("Hanging")
+    until(lambda: len(world.letters("Hanging")) == 70, 60, world.log)
+    world.wait_drained("Hanging")
+
+
+TERM_POINTS = {
+    "Weighing": ("assign.after_fence", "assign.after_init", "assign.after_tail", "intake.polled", "step.running",
+                 "step.done", "txn.begun", "txn.outputs_produced", "txn.ledger_produced", "txn.offsets_sent",
+                 "txn.commit_sent", "txn.committed", "settle.before_commit", "settle.after_commit"),
+    "Rows": ("sql.before_commit", "sql.commit_sent", "sql.committed"),
+    "BusyCalls": ("hold.written", "claim.after", "step.claimed", "effect.acked", "checkpoint.committed", "outbox.committed"),
+}  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pipeline", TERM_POINTS)
+def test_told_to_end_at_any_point_it_ends_in_order_and_nothing_is_lost_or_doubled(world, pipeline):
+    world.partitions = 1
+    world.create(pipeline)
+    if pipeline == "Rows":
+        engine = sa.create_engine(world.database)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE effect (n BIGINT)")
+    amount, sent = 4 if pipeline == "BusyCalls" else 0, 0
+    for point in TERM_POINTS[pipeline]:
+        process = world.start(pipeline, FARANDOLE_TERM_AT=point)
+        until(lambda process=process: world.owns(process) or process.poll() is not None, why=world.log)
+        for _ in range(5):
+            one(world, sent, amount=amount)
+            sent += 1
+        asked = time.monotonic()
+        assert process.wait(35) == 0, (point, world.log()[-2000:])
+        assert time.monotonic() - asked < 30, point
+    world.start(pipeline)
+    factor = 10 if pipeline == "Weighing" else 2
+    until(
+        lambda: world.outputs() == [factor * n for n in range(sent)], 60, lambda: (world.outputs(), world.log()[-999:])
+    )
+    assert len(world.runs(pipeline, "done")) == sent
+    world.wait_drained(pipeline)
+    if pipeline == "Rows":
+        with engine.connect() as connection:
+            assert sorted(r[0] for r in connection.exec_driver_sql("SELECT n FROM effect")) == list(range(sent))
+        engine.dispose()

@@ -199,12 +199,12 @@ def test_a_step_that_never_returns_is_given_up_and_does_not_keep_the_service_fro
 
 def test_many_steps_that_never_return_leave_threads_for_others(world):
     world.create("Hanging")
-    world.send(range(70))
+    world.send(range(45))
     world.drain("Hanging")
-    assert len(world.module.done) == 140
+    assert len(world.module.done) == 90
     messages = {dict(m.headers())["__dlq.errors.message"] for m in world.letters("Hanging")}
     assert messages == {b"never_returns gave no result within 0.15 s"}
-    assert len(world.letters("Hanging")) == 70
+    assert len(world.letters("Hanging")) == 45
 
 
 def test_a_pipeline_that_writes_outside_and_does_not_say_how_does_not_start(world):

@@ -279,6 +279,45 @@ def test_an_event_that_is_not_declared_is_dead_at_once():
     assert "which it does not declare" in run.failure.message
 
 
+gives: list[Any] = []
+
+
+def give_what_it_wants(asked: Asked) -> Given | int | None:
+    return gives[0]  # type: ignore[no-any-return]
+
+
+def promise(asked: Asked) -> Given:
+    return gives[0]  # type: ignore[no-any-return]
+
+
+def promise_many(asked: Asked) -> list[Given]:
+    return gives[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("steps", "result", "state"),
+    [
+        (promise, object(), RunState.DEAD),
+        (promise, "given", RunState.DEAD),
+        (promise_many, (g for g in ()), RunState.DEAD),
+        (promise_many, [1], RunState.DEAD),
+        (give_what_it_wants, "text", RunState.DEAD),
+        (give_what_it_wants, 7, RunState.DONE),
+        (promise, None, RunState.DONE),
+        (promise_many, [], RunState.DONE),
+    ],
+)
+def test_a_result_that_is_no_event_where_one_is_promised_is_not_lost_without_a_word(steps, result, state):
+    gives[:] = [result]
+    run = run_of()
+    advance(run, kit_of(steps))
+    assert run.state is state
+    if state is RunState.DEAD:
+        assert run.failure is not None
+        assert f"got a {type(result).__name__} from a step that gives" in run.failure.message
+        assert "return an event" in run.failure.message
+
+
 def test_a_fence_is_no_failure_of_the_run():
     run, kit = run_of(), kit_of(count, give)
     errors.append(Fenced("another instance"))
