@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from farandole.clock import Clock
 from farandole.control import RESUME, Command, pipeline_id
-from farandole.owned import RUNNING, Ended, Owned
+from farandole.owned import RUNNING, STOPPED, Ended, Owned
 from farandole.steering import Steering
 from farandole.store import Range, Store
 
@@ -65,11 +65,14 @@ class Replays:
         now = self.clock.monotonic()
         # a live partition commits where it goes on before anything of it is processed again
         settled = [o for o in partitions if o.phase == RUNNING and not o.ended]
-        if now - self._looked < LOOK or len(settled) < len(partitions) or not settled:
+        stopped = sum(o.phase == STOPPED for o in partitions)  # nothing of those is committed, and nobody waits for it
+        if now - self._looked < LOOK or len(settled) + stopped < len(partitions) or not partitions:
             return
         self._looked = now
         open_epochs = self.store.epochs.under_way()
         self._open = bool(open_epochs)
+        if not settled:
+            return
         for epoch, (worker, thread) in list(self._lanes.items()):
             if not thread.is_alive():
                 del self._lanes[epoch]
