@@ -13,6 +13,7 @@ from typing import Any
 
 PAUSE, RESUME = "pause", "resume"
 CANCEL, RELEASE, RESCHEDULE = "cancel", "release", "reschedule"
+ACCEPT = "accept"
 PLAN, PROGRESS = "plan", "progress"
 OF_PIPELINES, OF_RUNS = (PAUSE, RESUME), (CANCEL, RELEASE, RESCHEDULE)
 
@@ -73,6 +74,11 @@ def pipeline_id(pipeline: str) -> str:
 def run_id_of(run_id: str) -> str:
     """The id of commands for one run."""
     return f"run:{run_id}"
+
+
+def topic_id_of(topic: str) -> str:
+    """The id of commands for one topic."""
+    return f"topic:{topic}"
 
 
 def plan_id(plan: str, part: str | int = "") -> str:

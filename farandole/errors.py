@@ -48,6 +48,10 @@ class BrokerUnreachable(Unreachable):
     """The Kafka brokers do not answer."""
 
 
+class Undecided(BrokerUnreachable):
+    """A transaction of somebody else is still open, and what comes after it cannot be read. Wait and try again."""
+
+
 class RegistryUnreachable(Unreachable):
     """The schema registry does not answer, or answers 5xx, 401, 403 or 429. Nothing is quarantined for it."""
 

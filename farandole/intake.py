@@ -76,6 +76,10 @@ class Intake:
             self.books, self.store.inbox, self.clock, self.owners, self.parking, self.in_flight, self.reader.epoch
         )
 
+    def claim_keys(self) -> None:
+        """From now on claim each key before its run starts: copies may reach two owners."""
+        self.claiming = True
+
     def take(self, records: Sequence[RawRecord]) -> list[Run]:
         """The runs that a batch starts; everything else of it has entered its window with its outcome.
 

@@ -63,13 +63,16 @@ class Replays:
     def look(self, partitions: Sequence[Owned]) -> None:
         """Begin what is under way and not at work here, tell what is finished. Raises DatabaseUnreachable."""
         now = self.clock.monotonic()
-        # a live partition commits where it goes on before anything of it is processed again; a stopped one goes nowhere
-        settled = [o for o in partitions if o.phase == STOPPED or (o.phase == RUNNING and not o.ended)]
-        if now - self._looked < LOOK or len(settled) < len(partitions) or not settled:
+        # a live partition commits where it goes on before anything of it is processed again
+        settled = [o for o in partitions if o.phase == RUNNING and not o.ended]
+        stopped = sum(o.phase == STOPPED for o in partitions)  # nothing of those is committed, and nobody waits for it
+        if now - self._looked < LOOK or len(settled) + stopped < len(partitions) or not partitions:
             return
         self._looked = now
         open_epochs = self.store.epochs.under_way()
         self._open = bool(open_epochs)
+        if not settled:
+            return
         for epoch, (worker, thread) in list(self._lanes.items()):
             if not thread.is_alive():
                 del self._lanes[epoch]
@@ -78,8 +81,7 @@ class Replays:
                     told = {"epoch": str(epoch), "runs": str(worker.done)}
                     self.say("replay.finished", **told)
                     fact = Ended([], [self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)])
-                    for owned in [o for o in settled if o.phase == RUNNING][:1]:
-                        owned.ended.append(fact)
+                    settled[0].ended.append(fact)
         for epoch, ranges in open_epochs.items():
             if epoch not in self._lanes and now >= self._due.get(epoch, 0.0):
                 self._begin(epoch, self.store.epochs.ranges(epoch), len(ranges))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from farandole.ledger.entry import GAP
 
 _NAME = "farandole/1"
+RECREATED = "topic.recreated"
 SEED = "farandole:seed"
 """What `farandole topology apply` commits for a group that never ran: a place to begin, no request."""
 
@@ -36,14 +37,32 @@ def mark_of(metadata: str) -> Mark | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """The topic of this name that was there before it was created anew, and where we stood in it.
+
+    `accepted` says that a person wants the new one to be gone on with, `by` who and why.
+    """
+
+    topic_id: str
+    position: int | None
+    accepted: bool = False
+    by: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
-    """Committed offset (None: none) with its metadata, our position (None: none), and the log's range."""
+    """Committed offset (None: none) with its metadata, our position (None: none), and the log's range.
+
+    `added` is set for a partition that the topic did not have when the pipeline first saw it.
+    """
 
     committed: int | None
     metadata: str
     position: int | None
     low: int
     high: int
+    added: bool = False
+    former: Former | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +83,11 @@ class Start:
 def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
     """The decision. `first` is where the declaration's `since` points, for a pipeline that never ran."""
     committed, position = found.committed, found.position
-    if position is None:
+    if position is None and found.former is not None:
+        start = _anew(found, found.former)
+    elif position is None and found.added and (committed is None or found.metadata == SEED):
+        start = Start(0)  # nothing of it was ever left out on purpose
+    elif position is None:
         start = Start(first if committed is None else committed)
     elif committed is None or found.metadata == SEED:
         start = Start(position, "offset.expired", _says(found))
@@ -75,6 +98,14 @@ def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
     else:
         start = _behind(found, position, on_rewind)
     return start if start.stop else _within_the_log(found, start)
+
+
+def _anew(found: Found, former: Former) -> Start:
+    """Another topic under the name of an old one: whatever was committed was committed for that."""
+    told = {**_says(found), "former": former.topic_id, "position": str(former.position), "at": str(former.position)}
+    if not former.accepted:
+        return Start(0, RECREATED, told, stop=True)
+    return Start(0, "topic.accepted", {**told, **former.by})
 
 
 def _ahead(found: Found, committed: int, position: int) -> Start:

@@ -19,11 +19,14 @@ from farandole.clock import Clock, SystemClock
 from farandole.commit_class import work_of
 from farandole.declaration import Declaration
 from farandole.errors import BrokerUnreachable, FarandoleError, RegistryUnreachable
+from farandole.event import Record
 from farandole.fill import StepPlan, declared_class, plan
+from farandole.identity import Identity
 from farandole.intake import Intake
 from farandole.isolated import Children
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
+from farandole.kafka.control import Control
 from farandole.kafka.listener import Listener
 from farandole.kafka.ranges import RangeSource
 from farandole.kafka.reader import TopicReader
@@ -50,6 +53,7 @@ from farandole.store import Range, Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
 from farandole.topics import CONTROL, own_schemas
+from farandole.watch import Cluster, Watch
 from farandole.worker import Worker
 
 T = TypeVar("T")
@@ -60,6 +64,8 @@ REPLAY_SHARE = 4
 """A replay has one slot for so many of the live lane."""
 TRANSACTIONS = 32
 """Partitions whose transactions run side by side."""
+PATIENCE = 5.0
+"""Seconds for which a takeover waits for the ledger's next record before the other partitions have their turn."""
 
 
 def worker_of(
@@ -75,7 +81,8 @@ def worker_of(
     registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
     codec = Codec(registry, schemas(), trusted=own_schemas())
     wait = _Patience(logger(declaration.name, instance()), stop or threading.Event())
-    topics = wait.until(lambda: _topics(Admin(settings.bootstrap(), properties, timeout=5), declaration))
+    admin = Admin(settings.bootstrap(), properties, timeout=5)
+    topics = wait.until(lambda: _topics(admin, declaration))
     for event_type in (*declaration.emits, LEDGER_TOPIC):
         wait.until(partial(codec.ready, event_type))
     books = Books(
@@ -99,7 +106,7 @@ def worker_of(
         wait.say,
     )
     parts = _Parts(
-        declaration, plans, resources, settings, codec, books, source, store, listener,
+        declaration, plans, resources, settings, codec, books, source, store, listener, admin,
         declaration.name, lambda key: first_offset(declaration, source, key), declaration.slots,
     )  # fmt: skip
     worker = _put_together(parts)
@@ -148,6 +155,7 @@ class _Parts:
     source: Source
     store: Store
     listener: Heard
+    admin: Admin
     group: str
     first: Callable[[Key], int]
     slots: int
@@ -213,6 +221,11 @@ def _put_together(parts: _Parts) -> Worker:
     limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
     worker.closing.append(kit.caller.close)
+    takeover.identity.moved = intake.claim_keys
+    if parts.epoch == 0:  # one watch for all that an instance does
+        watch = Watch(takeover.identity, _cluster(parts), books, lambda: list(owners), clock, say)
+        watch.start()
+        worker.closing.append(watch.close)
     return worker
 
 
@@ -225,6 +238,7 @@ def parking_of(declaration: Declaration, store: Store, clock: Clock) -> Parking:
 def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., None]) -> Takeover:
     declaration, source, settings = parts.declaration, parts.source, parts.settings
     properties = settings.client_properties()
+    control = Control(settings.bootstrap(), parts.codec, properties)
     return Takeover(
         declaration,
         parts.store,
@@ -233,12 +247,33 @@ def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., Non
         parts.books,
         f"{parts.books.instance}-{_PROCESS}",
         lambda transactional_id: Session(transactional_id, properties),
-        lambda topic: TopicReader(settings.bootstrap(), topic, properties),
+        lambda topic: TopicReader(settings.bootstrap(), topic, properties, patience=PATIENCE),
         parts.first,
         threads,
         say,
         parts.group,
+        Identity(parts.admin.topics, parts.store.topics, control.load),
         parts.epoch,
+    )
+
+
+def _cluster(parts: _Parts) -> Cluster:
+    """What the watch asks of the brokers, and how it writes what it finds."""
+    settings, admin = parts.settings, parts.admin
+
+    def publish(records: list[Record]) -> None:
+        session = Session(f"{parts.declaration.name}-watch-{parts.books.instance}", settings.client_properties())
+        try:
+            session.open()
+            session.publish(records, None, None, LEDGER_TOPIC)
+        finally:
+            session.drop()
+
+    return Cluster(
+        settings.bootstrap(),
+        lambda places: (admin.ends(places, committed=True), admin.ends(places, committed=False)),
+        publish,
+        parts.store.topics.announce,
     )
 
 

@@ -6,15 +6,16 @@ outcomes SQL may lack · A5 committed offset against our position · A6 place an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from farandole.declaration import Declaration
-from farandole.errors import BrokerUnreachable, Fenced, LedgerIncomplete
-from farandole.event import Record
+from farandole.errors import BrokerUnreachable, Fenced, LedgerIncomplete, Undecided
+from farandole.event import RawRecord, Record
+from farandole.identity import DELETED, LOOK, Identity, Standing
 from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.sink import Session, Spoiled
@@ -23,7 +24,7 @@ from farandole.ledger.entry import GAP, LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
-from farandole.rewind import Found, Start, where_to_start
+from farandole.rewind import RECREATED, Former, Found, Start, where_to_start
 from farandole.store import Range, Store
 from farandole.store.epochs import REWIND
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
@@ -32,8 +33,12 @@ from farandole.store.waiting import Member
 
 CRASHES, CAREFUL = 2, 100
 """After so many ends in disorder at one offset, so many records are handled one at a time."""
+ADDED_PAUSE = 2 * LOOK
+"""An added partition is read once every instance has looked, and claims keys: copies may stand on two partitions."""
 REMEDIES = {
-    "data.truncated": "the topic was restored or made anew; what was settled stands in the ledger",
+    "data.truncated": "the topic was cut or restored from an older copy; what was settled stands in the ledger",
+    RECREATED: "it was deleted and created anew; to go on with the new one: farandole topology accept {topic}",
+    DELETED: "create it anew, and accept that: farandole topology apply, farandole topology accept TOPIC",
     "ledger.incomplete": "keep database and topics as they are, and set the group to the first of these offsets",
 }
 """What a person can do about a partition that was stopped."""
@@ -63,13 +68,18 @@ class Takeover:
     threads: ThreadPoolExecutor
     say: Callable[..., None]
     group: str
+    identity: Identity
     epoch: int = 0
     _rewound: list[tuple[Owned, Range]] = field(default_factory=list)
 
-    def take(self, partitions: Sequence[Owned], topic_ids: Mapping[str, str]) -> None:
+    def take(self, assigned: Sequence[Owned]) -> None:
         """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
+        topics = self.identity.of({owned.topic for owned in assigned})
+        partitions = [owned for owned in assigned if _there(owned, topics)]
+        if not partitions:
+            return
         # SQL first: a zombie that asks it before it opens a session of its own must hear that it has a successor
-        taken = {owned.key: self._fence(owned, topic_ids[owned.topic]) for owned in partitions}
+        taken = {owned.key: self._fence(owned, topics[owned.topic].topic_id) for owned in partitions}
         point("assign.after_fence")
         list(self.threads.map(self._open, partitions))
         point("assign.after_init")
@@ -78,7 +88,8 @@ class Takeover:
         committed = self.source.committed([owned.key for owned in partitions])
         for owned in partitions:
             try:
-                self._start(owned, taken[owned.key], tails[owned.key], end, committed[owned.key])
+                found = self._found(owned, taken[owned.key], topics[owned.topic], committed[owned.key])
+                self._start(owned, found, taken[owned.key], tails[owned.key], end)
             except Fenced as fenced:
                 owned.phase, owned.why = GONE, str(fenced)
         self._replayed()
@@ -109,6 +120,7 @@ class Takeover:
     def _fence(self, owned: Owned, topic_id: str) -> Taken:
         taken = self.store.inbox.take_over(owned.topic, topic_id, owned.partition, self.owner, self.epoch)
         owned.lane = Lane(owned.topic, topic_id, owned.partition, taken.fence, self.epoch)
+        self.source.topic_ids[owned.topic] = topic_id
         return taken
 
     def _tails(self, partitions: Sequence[Owned], taken: Mapping[Any, Taken]) -> tuple[dict[Any, Tail], int]:
@@ -124,13 +136,12 @@ class Takeover:
             end = reader.undecided_ends()[at]
             start = min(end, *(t.ledger_offset for t in taken.values()))
             name = self.declaration.name.encode()
-            for batch in reader.read({at: start}, until={at: end}):
-                for raw in batch:
-                    if raw.value is None or name not in raw.value:
-                        continue  # another pipeline's, by far the most on a first start: not even decoded
-                    entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {})
-                    if entry.pipeline == self.declaration.name:
-                        self._sort(entry, tails, mine)
+            for raw in _patiently(reader, at, start, end):
+                if raw.value is None or name not in raw.value:
+                    continue  # another pipeline's, by far the most on a first start: not even decoded
+                entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {})
+                if entry.pipeline == self.declaration.name:
+                    self._sort(entry, tails, mine)
         return tails, end
 
     def _sort(self, entry: Entry, tails: dict[Any, Tail], mine: Mapping[tuple[str, int], Any]) -> None:
@@ -157,11 +168,22 @@ class Takeover:
             # an expired join is settled by any partition's owner: another one's member may be what SQL was not told
             _keep(tails[where or next(iter(tails))], entry)
 
-    def _start(self, owned: Owned, taken: Taken, tail: Tail, end: int, committed: tuple[int, str]) -> None:
+    def _found(self, owned: Owned, taken: Taken, topic: Standing, committed: tuple[int, str]) -> Found:
         low, high = self.source.watermarks(owned.key)
         offset, metadata = committed
-        never = taken.next_offset is None and offset < 0
-        found = Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high)
+        former = None
+        # a replay has its exact ranges; that the topic is another one stops it as it stops live work
+        if topic.former and taken.next_offset is None and (self.epoch == 0 or not topic.known):
+            # raises its fence too: what was claimed for the former topic is nobody's any more
+            was = self.store.inbox.take_over(owned.topic, topic.former, owned.partition, self.owner, self.epoch)
+            by = self.identity.accepted(owned.topic, topic.topic_id) if topic.known else None
+            told = {} if by is None else {"actor": by.actor, "reason": by.reason}
+            former = Former(topic.former, was.next_offset, topic.known, told)
+        added = self.epoch == 0 and owned.partition >= topic.since_applies
+        return Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high, added, former)
+
+    def _start(self, owned: Owned, found: Found, taken: Taken, tail: Tail, end: int) -> None:
+        never = found.position is None and found.committed is None
         first = self.first_offset(owned.key) if never else 0
         ignored = self.epoch or owned.topic == self.declaration.retry_topic
         start = where_to_start(found, first, "ignore" if ignored else self.declaration.on_rewind)
@@ -172,7 +194,7 @@ class Takeover:
         owned.next_offset = owned.seen = start.offset
         owned.tries, owned.ended = 0, []
         if taken.crashes >= CRASHES:
-            owned.careful_until = min(high, start.offset + CAREFUL)
+            owned.careful_until = min(found.high, start.offset + CAREFUL)
             owned.killer = -1 if taken.suspect is None else taken.suspect
             self.say("partition.careful", at=f"{owned.topic}[{owned.partition}]@{start.offset}", crashes=taken.crashes)
         if start.fact:
@@ -182,9 +204,11 @@ class Takeover:
                 **{k: v for k, v in start.detail.items() if k != "at"},
             )
         if start.stop:
-            self._stop(owned, start)
+            self._stop(owned, start, found.former)
             return
         owned.phase = RUNNING
+        if found.added and found.position is None and found.former is None:
+            owned.due = self.books.clock.monotonic() + ADDED_PAUSE
         if start.replay is not None:
             span = Range(
                 owned.topic, owned.lane.topic_id if owned.lane else "", owned.partition, start.replay, start.offset
@@ -195,18 +219,27 @@ class Takeover:
         elif never:
             owned.ended.append(Ended([], []))  # commit where it begins, so that nobody takes it for expired
 
-    def _stop(self, owned: Owned, start: Start) -> None:
+    def _stop(self, owned: Owned, start: Start, former: Former | None) -> None:
         """Not at all, until a person says so: the fact is written, and the committed offset left as it was found."""
+        records = [self._fact(owned, start)]
+        if former is not None and former.position is not None:
+            records.insert(0, self._lost(owned, former.topic_id, former.position))
         try:
-            owned.session.publish([self._fact(owned, start)], None, self.source.membership(), LEDGER_TOPIC)
+            owned.session.publish(records, None, self.source.membership(), LEDGER_TOPIC)
         except Spoiled as spoiled:
             raise BrokerUnreachable(spoiled.message, place=spoiled.place, hint="it is tried again") from spoiled
-        remedy = REMEDIES[start.fact].format(**{"position": "", **start.detail})
+        remedy = REMEDIES[start.fact].format(**{"position": "", "topic": owned.topic, **start.detail})
         owned.phase, owned.why = STOPPED, f"{start.fact}: {remedy}"
 
     def _fact(self, owned: Owned, start: Start) -> Record:
         where = {"topic": owned.topic, "topic_id": owned.lane.topic_id if owned.lane else ""}
         return self.books.fact(owned, start.fact, {**where, "partition": str(owned.partition), **start.detail})
+
+    def _lost(self, owned: Owned, topic_id: str, position: int) -> Record:
+        """The gap of what a topic held unread when it was deleted: nobody can say how much that was."""
+        detail = {"topic": owned.topic, "topic_id": topic_id, "partition": str(owned.partition)}
+        detail |= {"from": str(position), "to": "unknown"}
+        return self.books.told(GAP, f"{topic_id}/{owned.partition}/{position}", detail)
 
     def _proven(self, owned: Owned, position: int, start: Start, tail: Tail) -> Start:
         """Every record of [position, offset) must have an outcome in the ledger; otherwise stop and name them."""
@@ -227,7 +260,7 @@ class Takeover:
         self.say("ledger.incomplete", error=str(told))
         return Start(start.offset, "ledger.incomplete", {"missing": ",".join(map(str, missing[:100]))}, stop=True)
 
-    def _apply(self, owned: Owned, tail: Tail, end: int, position: int) -> None:
+    def _apply(self, owned: Owned, tail: Tail, end: int, position: int | None) -> None:
         """What Kafka decided and SQL was not told."""
         lane = owned.lane
         assert lane is not None  # noqa: S101 - A3 gave it
@@ -254,9 +287,32 @@ class Takeover:
             self.store.waiting.restore(lane, waiting, self.declaration.join.within)
 
 
-def _settled(start: Start, taken: Taken) -> int:
+def _patiently(reader: TopicReader, partition: int, start: int, end: int) -> Iterator[RawRecord]:
+    """The records up to the end; who waits for a transaction that is still open says so. Raises Unreachable."""
+    try:
+        for batch in reader.read({partition: start}, until={partition: end}):
+            yield from batch
+    except BrokerUnreachable as silent:
+        stable = reader.ends()[partition]
+        if stable >= end:
+            raise
+        raise Undecided(
+            f"an open transaction holds {LEDGER_TOPIC}[{partition}] at {stable}, before its end {end}",
+            place=f"{LEDGER_TOPIC}[{partition}]",
+            hint="it is waited for; of one that hangs the line lso.stuck says who it is and how to end it",
+        ) from silent
+
+
+def _there(owned: Owned, topics: Mapping[str, Standing]) -> bool:
+    if owned.topic in topics:
+        return True
+    owned.phase, owned.why = STOPPED, f"{DELETED}: {REMEDIES[DELETED]}"
+    return False
+
+
+def _settled(start: Start, taken: Taken) -> int | None:
     """Up to where everything is settled, by what the ledger says now; a gap is passed with the fact of it."""
-    if start.stop and taken.next_offset is not None:
+    if start.stop:
         return taken.next_offset
     return int(start.detail["from"]) if start.fact == GAP else start.offset
 

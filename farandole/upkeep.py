@@ -11,6 +11,7 @@ from farandole.deadletter import failure_of
 from farandole.declaration import Declaration
 from farandole.errors import BrokerUnreachable, FarandoleError, Fenced
 from farandole.event import Event, envelope_of
+from farandole.identity import Identity
 from farandole.kafka.source import Source
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, TAKING, Ended, Owned
@@ -39,8 +40,17 @@ class JoinExpired(FarandoleError):
 class Upkeep:
     """Runs on the polling thread, between two batches. Raises DatabaseUnreachable."""
 
-    def __init__(self, source: Source, store: Store, books: Books, clock: Clock, say: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        books: Books,
+        clock: Clock,
+        say: Callable[..., None],
+        identity: Identity,
+    ) -> None:
         self._source, self._store, self._books, self._clock, self._say = source, store, books, clock, say
+        self._identity = identity
         self._looked = self._swept = self._expired = self._served = 0.0
         self._goals: dict[tuple[str, int], int] | None = None
 
@@ -80,6 +90,12 @@ class Upkeep:
             with contextlib.suppress(BrokerUnreachable):
                 self._goals = {o.key: self._source.watermarks(o.key)[1] for o in here}
         return self._goals is not None and all(o.seen >= self._goals.get(o.key, 0) for o in here)
+
+    def astray(self, owned: Owned) -> str:
+        """Why a partition has to be taken over anew: its next record is not there, or its topic is another one."""
+        if owned.key in self._source.lost_offsets and not owned.window and not owned.ended:
+            return "offset.lost"
+        return self._identity.astray(owned)
 
     def _touch(self, quiet: Sequence[Owned], now: float) -> None:
         """Positions behind transaction markers, and how far the ledger is known."""

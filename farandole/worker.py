@@ -74,7 +74,7 @@ class Worker:
         self.leaving: list[Run] = []
         self._settling: Future[list[Ended]] | None = None
         self.closing: list[Callable[[], None]] = []
-        self.upkeep = Upkeep(source, self.store, self.books, clock, self.say)
+        self.upkeep = Upkeep(source, self.store, self.books, clock, self.say, takeover.identity)
         self.steering = Steering(heard, lanes, self.books, self.say, self.protection.guard.reset)
         self.replays: Replays | None = None
         self.commanded = Commanded(intake, clock, self.say, self.steering)
@@ -244,16 +244,16 @@ class Worker:
         try:
             new = self.protection.guard.free(new, self.source.topic_ids)
             if new:
-                self.takeover.take(new, self.source.topic_ids)
+                self.takeover.take(new)
         except Unreachable as away:
             for owned in new:
                 owned.phase = TAKING
                 owned.wait(now, str(away))
             self.say("takeover.waits", error=str(away), partitions=len(new))
             return
-        for owned in new:
-            if owned.phase == STOPPED:
-                self.say("partition.stopped", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
+        for owned in (o for o in new if o.phase == STOPPED):
+            self.say("partition.stopped", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
+        self._pause_until.update({o.key: o.due for o in new if o.due > now})
         if new:
             self.say("partitions.taken", partitions=[f"{o.topic}[{o.partition}]@{o.seen}" for o in new])
 
@@ -292,14 +292,14 @@ class Worker:
             self._drop(owned)
 
     def _bury(self) -> None:
-        """Partitions that were fenced while they were ours, and those whose next record is not there any more."""
+        """Partitions that were fenced while they were ours, and those that have to be looked at anew."""
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)
                 # the group will say that it is lost; if not, take it again
                 self._anew(owned, 0.0 if owned.usurped else FENCED_PAUSE)
-            elif owned.key in self.source.lost_offsets and not owned.window and not owned.ended:
-                self.say("offset.lost", at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
+            elif why := self.upkeep.astray(owned):
+                self.say(why, at=f"{owned.topic}[{owned.partition}]@{owned.seen}")
                 self._anew(owned, 0.0)
             elif self.protection.guard.stopping(owned) and self._at_rest(owned):
                 self._anew(owned, 0.0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from farandole.cli.answer import actor
 from farandole.cli.output import emit, output_option
 from farandole.errors import DIFFERENCES, ERROR, FINE
 
@@ -92,6 +93,40 @@ def apply(cluster: str, accept_reorder: bool, output: str | None) -> int:
         click.echo(sum_of(found, done=True))
     else:
         emit(rows(found), output)
+    return FINE
+
+
+@topology.command()
+@click.argument("topic")
+@click.option("--reason", default="", help="Why; it stands in the ledger beside your name.")
+def accept(topic: str, reason: str) -> int:
+    """Go on with a topic that was deleted and created anew.
+
+    Pipelines that read it have stopped with `topic.recreated`. With this they go on with the new topic from its
+    beginning, whatever their `since` says, within some seconds. What the old one held unread stays a gap.
+
+    \b
+    Examples:
+      farandole topology accept lake.file.landed.v1 --reason "moved to the new cluster"
+    """  # noqa: D301 - as above
+    from farandole.kafka.admin import Admin
+    from farandole.kafka.codec import Codec
+    from farandole.kafka.control import Control
+    from farandole.kafka.registry import Registry
+    from farandole.settings import load_settings
+    from farandole.topics import own_schemas
+    from farandole.topology.accept import accept as accept_topic
+
+    settings = load_settings()
+    properties = settings.client_properties()
+    registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
+    try:
+        control = Control(settings.bootstrap(), Codec(registry, own_schemas()), properties)
+        admin = Admin(settings.bootstrap(), properties)
+        topic_id = accept_topic(admin, control, topic, actor=actor(), reason=reason)
+    finally:
+        registry.close()
+    click.echo(f"accepted  {topic}, as {topic_id}")
     return FINE
 
 

@@ -35,6 +35,8 @@ _BAD_RECORD = {
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
 }
+TRANSACTION_SECONDS = 15
+"""How long one of our transactions may live; then the broker ends it."""
 OPEN_TIMEOUT, COMMIT_TIMEOUT = 30.0, 15.0
 _NOISE = ("txretries", "req_timeouts", "disconnects")
 
@@ -73,7 +75,7 @@ class Session:
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            "transaction.timeout.ms": 15000,
+            "transaction.timeout.ms": 1000 * TRANSACTION_SECONDS,
             "message.timeout.ms": 10000,
             "socket.timeout.ms": 10000,
             "retry.backoff.ms": 1,

@@ -14,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from farandole.errors import BrokerUnreachable, FarandoleError, SettingsError
+from farandole.errors import BrokerUnreachable, SettingsError
 from farandole.event import RawRecord
 
 Key = tuple[str, int]
@@ -122,12 +122,6 @@ class Source:
                 f"the brokers refuse the consumer: {error.str()}",
                 place=message.topic() or "",
                 hint="check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and the read rights on topic and group",
-            )
-        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise FarandoleError(
-                "a subscribed topic does not exist",
-                place=message.topic() or ", ".join(self._topics),
-                hint="create it: farandole topology apply",
             )
         elif error.fatal():
             raise BrokerUnreachable(f"the consumer ended: {error.str()}", hint="the service must be started again")

@@ -17,6 +17,7 @@ from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
 from farandole.store.migrate import prepare_tables
 from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.topics import KnownTopic, KnownTopics
 from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "Inbox",
     "Joined",
     "Known",
+    "KnownTopic",
+    "KnownTopics",
     "Lane",
     "Member",
     "OutboxRow",
@@ -55,6 +58,7 @@ class Store:
         self.epochs = Epochs(database, pipeline)
         self.breakers = Breakers(database, pipeline)
         self.guards = Guards(database, pipeline)
+        self.topics = KnownTopics(database, pipeline)
 
     @property
     def engine(self) -> Engine:

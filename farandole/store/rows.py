@@ -114,11 +114,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What one lane writes down after its Kafka transaction: outcomes, and how far it came."""
+    """What one lane writes down after its Kafka transaction: outcomes, and how far it came (None: as far as before)."""
 
     lane: Lane
     outcomes: Sequence[Outcome]
-    next_offset: int
+    next_offset: int | None
     ledger_offset: int
     published: Sequence[str] = ()  # run ids whose outbox rows go
     finished: Sequence[str] = ()  # run ids whose checkpoints go

@@ -218,6 +218,21 @@ join_member = _table(
     Index("join_member_set", "pipeline", "epoch", "join_key"),
 )
 
+# Each topic under each UUID that a pipeline has known. One that is not here was made anew, and a person must say so.
+known_topic = _table(
+    "known_topic",
+    [
+        _text("pipeline"),
+        _text("topic_id"),
+        _text("topic"),
+        Column("since_applies", Integer, nullable=False),  # to partitions below it; the others begin at their beginning
+        Column("partitions", Integer, nullable=False),  # at first sight: with more, keys have moved
+        Column("announced", Integer, nullable=False),  # the number that was last told in the ledger
+        _number("seen_at"),
+    ],
+    ("pipeline", "topic_id"),
+)
+
 # What a pipeline depends on, by name, and whether it is down: one row that all instances share and change in turn.
 breaker = _table(
     "breaker",

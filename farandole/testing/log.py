@@ -6,12 +6,13 @@ loop uses them; the loop itself is the real one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from farandole.clock import Clock
 from farandole.event import RawRecord, Record
+from farandole.kafka.admin import Topic
 from farandole.kafka.codec import Codec
 from farandole.kafka.registry import ParsedSchema
 from farandole.kafka.sink import Commit
@@ -89,6 +90,10 @@ class ListSource:
         self._next[partition] = offset
         self._held.discard(partition)
         return True
+
+    def described(self, topics: Collection[str]) -> dict[str, Topic]:
+        """Topics as the brokers describe them."""
+        return {name: Topic(name, self.topic_ids[name], 1, 1) for name in topics}
 
     def committed(self, partitions: Sequence[Key]) -> dict[Key, tuple[int, str]]:
         """Committed offset and metadata; a negative offset is none."""

@@ -14,6 +14,7 @@ from farandole.clock import Clock
 from farandole.store.breakers import Change
 from farandole.store.checkpoints import Checkpoint
 from farandole.store.rows import FINAL, HOLDING, RANK, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.topics import KnownTopic
 from farandole.store.waiting import Joined, Member
 
 Place = tuple[str, int, int]
@@ -29,6 +30,7 @@ class MemoryStore:
         self.waiting = self.inbox.waiting
         self.breakers = MemoryBreakers(clock)
         self.guards = MemoryGuards(clock)
+        self.topics = MemoryTopics()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -270,3 +272,18 @@ class MemoryGuards:
         for place in freed:
             del self._rows[place]
         return freed
+
+
+class MemoryTopics:
+    """The topics that were known."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[KnownTopic]] = {}
+
+    def of(self, topic: str) -> list[KnownTopic]:
+        """The oldest first."""
+        return self._known.get(topic, [])
+
+    def learn(self, topic: str, known: KnownTopic) -> None:
+        """One more."""
+        self._known.setdefault(topic, []).append(known)

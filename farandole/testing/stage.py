@@ -27,6 +27,7 @@ from farandole.errors import DeclarationError
 from farandole.event import EVENT_TYPES, Envelope, Record, event_type_of, record_key
 from farandole.fill import declared_class, plan
 from farandole.find import find_declaration, find_resources
+from farandole.identity import Identity
 from farandole.ids import digest
 from farandole.intake import Intake
 from farandole.lanes import Lanes
@@ -279,7 +280,7 @@ class Stage:
         takeover = Takeover(
             declaration, store, cast("Any", source), codec, books, "stage",
             lambda _: cast("Any", ListSession(self._log)), lambda topic: cast("Any", ListReader(self._log, topic)),
-            lambda _: 0, side, _quiet, declaration.name,
+            lambda _: 0, side, _quiet, declaration.name, Identity(source.described, store.topics, lambda _: {}),
         )  # fmt: skip
         lanes = _Inline(self._class, kit, store, books)
         settler = Settler(cast("Any", source), store.inbox, books, clock, side, _quiet)

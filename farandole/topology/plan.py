@@ -143,16 +143,17 @@ def _group(wanted: WantedGroup, partitions: dict[str, int], actual: Actual) -> I
     if stands.active:
         return  # its members hold their own positions, and begin what is new to them by the same declaration
     for topic, begin in wanted.begins.items():
-        # partitions that are still to come are empty: every `since` begins them at 0
         found = actual.offsets.get((topic, begin), {})
-        offsets = {
-            number: found.get(number, 0)
-            for number in range(partitions.get(topic, 0))
-            if (topic, number) not in stands.committed
-        }
-        if offsets:
-            words = f"{topic} at {_begin(begin)} ({_count(len(offsets), 'partition')})"
-            yield Change(SEED, wanted.name, words, {"topic": topic, "offsets": offsets}, place=wanted.place)
+        new = [n for n in range(partitions.get(topic, 0)) if (topic, n) not in stands.committed]
+        last = max((n for name, n in stands.committed if name == topic), default=-1)
+        # a partition that was added to a topic already read is read whole: nothing of it was left out on purpose
+        added = [n for n in new if 0 <= last < n]
+        # partitions that are still to come are empty: every `since` begins them at 0
+        by_since = {n: found.get(n, 0) for n in new if n not in added}
+        for offsets, where in ((by_since, _begin(begin)), (dict.fromkeys(added, 0), _begin("beginning"))):
+            if offsets:
+                words = f"{topic} at {where} ({_count(len(offsets), 'partition')})"
+                yield Change(SEED, wanted.name, words, {"topic": topic, "offsets": offsets}, place=wanted.place)
 
 
 def _begin(begin: str | int) -> str:

@@ -176,9 +176,10 @@ def test_the_page_of_dead_letters_names_every_reason():
 
 
 def test_the_table_of_taking_over_names_every_fact():
-    code = "".join((ROOT / f"farandole/{name}.py").read_text() for name in ("rewind", "takeover"))
+    code = "".join((ROOT / f"farandole/{name}.py").read_text() for name in ("rewind", "takeover", "identity", "watch"))
     page = (ROOT / "docs/internals.md").read_text()
-    facts = re.findall(r'Start\([^()]*?"([a-z]+\.[a-z_.]+)"', code)
+    facts = re.findall(r'(?:Start|_note)\([^()]*?"([a-z]+\.[a-z_.]+)"', code)
+    facts += re.findall(r'^[A-Z]+ = "([a-z]+\.[a-z_.]+)"', code, re.MULTILINE)
     assert facts
     assert {fact for fact in facts if f"`{fact}`" not in page} == set()
 

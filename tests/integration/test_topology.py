@@ -127,13 +127,13 @@ def test_a_new_group_begins_where_its_declaration_says(stack, admin, registry, n
 def test_offsets_that_a_group_has_committed_are_never_moved(stack, admin, registry, name):
     bring_about(topology(admin, registry, topics=[topic(name)]))
     produce(stack, name, 10)
-    admin.seed(f"group-{name}", {(name, 0): 3}, "by somebody")
+    admin.seed(f"group-{name}", {(name, 1): 3}, "by somebody")
 
     bring_about(topology(admin, registry, topics=[topic(name)], groups=[WantedGroup(f"group-{name}", {name: "now"})]))
 
     committed = admin.committed(f"group-{name}")
-    assert (committed[name, 0].offset, committed[name, 0].metadata) == (3, "by somebody")
-    assert committed[name, 1].offset == 5
+    assert (committed[name, 1].offset, committed[name, 1].metadata) == (3, "by somebody")
+    assert committed[name, 0].offset == 5
 
 
 def test_a_group_with_members_is_left_alone(stack, admin, registry, name):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farandole.rewind import SEED, Found, Mark, mark_of, where_to_start
+from farandole.rewind import SEED, Former, Found, Mark, mark_of, where_to_start
 
 OURS = str(Mark(0, 1, 1))
 
@@ -41,6 +41,35 @@ def test_what_a_person_asks_for_is_processed_again_as_far_as_the_log_still_has_i
     assert where_to_start(Found(0, "", 10, 3, 20), 0, "replay").replay == 3
     assert where_to_start(Found(5, OURS, 10, 0, 20), 0, "replay").replay is None
     assert where_to_start(Found(5, "", 10, 0, 20), 0, "ignore").replay is None
+
+
+NEVER, NOW = Former("T0", 30), Former("T0", 30, accepted=True, by={"actor": "ann"})
+
+
+@pytest.mark.parametrize(
+    ("found", "offset", "fact", "stop"),
+    [
+        (Found(None, "", None, 0, 20, added=True), 0, "", False),
+        (Found(15, SEED, None, 0, 20, added=True), 0, "", False),  # seeded by `since`, which is not for it
+        (Found(15, OURS, None, 0, 20, added=True), 15, "", False),
+        (Found(None, "", None, 4, 20, added=True), 4, "data.gap", False),
+        (Found(10, OURS, 10, 0, 20, added=True), 10, "", False),
+        (Found(None, "", None, 0, 20, former=NEVER), 0, "topic.recreated", True),
+        (Found(30, OURS, None, 0, 50, former=NEVER), 0, "topic.recreated", True),  # committed for the former one
+        (Found(None, "", None, 0, 20, added=True, former=NOW), 0, "topic.accepted", False),
+        (Found(30, OURS, None, 0, 50, added=True, former=NOW), 0, "topic.accepted", False),
+        (Found(None, "", None, 3, 20, added=True, former=NOW), 3, "data.gap", False),
+        (Found(12, OURS, 12, 0, 20, added=True, former=NOW), 12, "", False),  # it went on long ago
+    ],
+)
+def test_a_topic_that_grew_or_was_created_anew_begins_at_its_beginning(found, offset, fact, stop):
+    start = where_to_start(found, 20, "replay")
+    assert (start.offset, start.fact, start.stop, start.prove) == (offset, fact, stop, False)
+
+
+def test_who_accepted_a_topic_and_what_was_known_before_it_stand_in_the_fact():
+    told = where_to_start(Found(None, "", None, 0, 20, former=NOW), 0, "replay").detail
+    assert {"actor": "ann", "former": "T0", "position": "30"}.items() <= told.items()
 
 
 def test_a_seed_below_the_position_is_no_request_of_a_person():

@@ -35,7 +35,7 @@ class Scene:
         store = SimpleNamespace(waiting=SimpleNamespace(expired=self._expired))
         books = SimpleNamespace(declaration=SimpleNamespace(join=True))
         self.owned = Owned("in.v1", 0, 1, phase=RUNNING, lane="lane", session=SimpleNamespace(quiet=self._quiet))
-        self.upkeep = Upkeep(self.source, store, books, self.clock, print)
+        self.upkeep = Upkeep(self.source, store, books, self.clock, print, SimpleNamespace())
 
     def _quiet(self):
         self.quiet += 1
