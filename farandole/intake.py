@@ -103,11 +103,8 @@ class Intake:
         for r in readings:
             if (r.signal or r.error or r.come) and r.at not in self.in_flight:
                 asked.setdefault(r.epoch, []).append(r.key)
-        known = {
-            (epoch, key): row
-            for epoch, keys in asked.items()
-            for key, row in self.store.inbox.known(epoch, keys).items()
-        }
+        look = self.store.inbox.known
+        known = {(epoch, key): row for epoch, keys in asked.items() for key, row in look(epoch, keys).items()}
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
             self.holding.claim(
@@ -361,8 +358,8 @@ class Intake:
         """Settled: from here on the table knows these keys."""
         for one in ended:
             self.unpublished.under_way.difference_update(one.published)
-            if one.run is not None and self.in_flight.get(at := one.run.at) is one.run:
-                del self.in_flight[at]
+            if one.run is not None and self.in_flight.get(one.run.at) is one.run:
+                del self.in_flight[one.run.at]
 
     def drop(self, owned: Owned) -> None:
         """The partition is gone: nothing of it counts any more, and copies elsewhere ask again."""

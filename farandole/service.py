@@ -223,10 +223,13 @@ def _put_together(parts: _Parts) -> Worker:
     worker.closing.append(kit.caller.close)
     takeover.identity.moved = intake.claim_keys
     if parts.epoch == 0:  # one watch for all that an instance does
-        watch = Watch(takeover.identity, _cluster(parts), books, lambda: list(owners), clock, say)
-        watch.start()
-        worker.closing.append(watch.close)
+        _watched(worker, Watch(takeover.identity, _cluster(parts), books, lambda: list(owners), clock, say))
     return worker
+
+
+def _watched(worker: Worker, watch: Watch) -> None:
+    watch.start()
+    worker.closing.append(watch.close)
 
 
 def parking_of(declaration: Declaration, store: Store, clock: Clock) -> Parking:
