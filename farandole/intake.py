@@ -358,8 +358,8 @@ class Intake:
         """Settled: from here on the table knows these keys."""
         for one in ended:
             self.unpublished.under_way.difference_update(one.published)
-            if one.run is not None and self.in_flight.get(one.run.at) is one.run:
-                del self.in_flight[one.run.at]
+            if one.run is not None and self.in_flight.get(at := one.run.at) is one.run:
+                del self.in_flight[at]
 
     def drop(self, owned: Owned) -> None:
         """The partition is gone: nothing of it counts any more, and copies elsewhere ask again."""

@@ -771,6 +771,7 @@ class Picky(Pipeline):
     number = when(NumberSent)
     steps = [pick]
     since = "beginning"
+    guard = "off"
 
 
 class Bystander(Pipeline):
