@@ -29,6 +29,8 @@ from farandole.rewind import Mark, mark_of
 from farandole.run import RunState
 from farandole.store.inbox import Inbox, Lane, Settlement
 
+_TOLD = (1, 10, 100, 1000)
+"""At which tries of one transaction in a row it is said that it did not end."""
 Told = tuple[Owned, Settlement, list[Ended]]
 """A transaction that was committed, and what SQL is to be told of it."""
 
@@ -153,6 +155,8 @@ class Settler:
         if mark_of(metadata) == mark:
             return True
         owned.wait(self._clock.monotonic(), str(spoiled))  # not committed: the next turn does it again
+        if owned.tries in _TOLD:
+            self._say("commit.again", at=f"{owned.topic}[{owned.partition}]", tries=owned.tries, why=str(spoiled))
         return False
 
     def _give_up(self, owned: Owned, refused: Refused) -> bool:
