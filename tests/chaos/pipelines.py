@@ -17,6 +17,16 @@ if "CHAOS_RECEIVER" in os.environ:  # where every thread stands, for whoever won
     STACKS = Path(os.environ["CHAOS_RECEIVER"]).with_name(f"stacks-{os.getpid()}").open("w")
     faulthandler.register(signal.SIGUSR1, STACKS)
 mutants.switch_off()
+if "CHAOS_DEBUG" in os.environ:  # what the client of Kafka has to say about transactions, in the services' log
+    from farandole.kafka.sink import Session
+
+    made = Session.__init__
+
+    def told(self: Session, *given: Any) -> None:
+        made(self, *given)
+        self._settings |= {"debug": os.environ["CHAOS_DEBUG"], "log_level": 7}
+
+    Session.__init__ = told  # type: ignore[method-assign]
 if "CHAOS_CLOCK" in os.environ:
     clocks.wrong_by(Path(os.environ["CHAOS_CLOCK"]))
 WORLD = os.environ.get("CHAOS_WORLD", "none")
