@@ -21,7 +21,7 @@ from tests.chaos.faults import Schedule
 from tests.chaos.fleet import Fleet
 from tests.chaos.world import World
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.soak]  # a seed can run out of its time on a busy machine
 
 PIPELINES = {"Events": 2, "Rows": 2, "Calls": 1, "Pairs": 1}
 SECONDS = 30
