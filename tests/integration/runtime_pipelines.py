@@ -203,7 +203,7 @@ def call_busy(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     return meet(number, attempt)
 
 
-@step(retry=Retry(3, backoff="1s..1s"))
+@step(retry=Retry(3, backoff="2s..2s"))
 def second_time_lucky(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     note("attempt", number.n, attempt.number)
     if attempt.number < 2:
