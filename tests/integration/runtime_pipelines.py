@@ -705,6 +705,7 @@ class Staying(Pipeline):
     ordering = "none"
     slots = 30
     since = "beginning"
+    guard = "off"
 
 
 class WeighThenWait(Pipeline):
