@@ -75,7 +75,8 @@ def elsewhere(cluster: Cluster) -> Iterator[Elsewhere]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("pipeline", ["Rows", pytest.param("Calls", marks=pytest.mark.soak)])
+@pytest.mark.soak  # connections that a relay keeps open come back as slowly as TCP repeats itself: up to two minutes
+@pytest.mark.parametrize("pipeline", ["Rows", "Calls"])
 def test_an_instance_cut_off_from_everything_is_replaced_and_changes_nothing_when_it_is_back(
     cluster: Cluster, elsewhere: Elsewhere, tmp_path: Path, pipeline: str
 ):

@@ -42,7 +42,7 @@ def walk(world: World, moment: str) -> None:
     [pipeline] = world.pipelines
     world.produce(150, bad=0)
     # the first transaction of each of four partitions says where it begins, and carries nothing
-    zombie = world.start(pipeline, FARANDOLE_STOP_AT=f"{moment}:{7 if moment.startswith('txn.') else 3}")
+    zombie = world.start(pipeline, FARANDOLE_STOP_AT=f"{moment}:{5 if moment.startswith('txn.') else 3}")
     wait(lambda: state_of(zombie.pid) == "T", 60, f"{moment} was never passed")
     before = world.said("partitions.taken")
     world.start(pipeline)
