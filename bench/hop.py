@@ -44,6 +44,8 @@ HERE = Path(__file__).parent / "contenders"
 PEERS = ROOT / ".farandole" / "bench-env"
 PEER_PACKAGES = ("quixstreams==3.28.1", "faust-streaming==0.15.3", "fastavro>=1.13")
 PARTITIONS = 6
+WARM = 6
+"""Seconds of paced events before those that are measured: every contender compiles and caches at first."""
 ACCOUNTS = 1000
 EVENTS = {"cleanup.policy": "delete", "retention.ms": "86400000", "message.timestamp.type": "CreateTime"}
 LETTERS = {**EVENTS, "message.timestamp.type": "LogAppendTime"}
@@ -234,7 +236,7 @@ def latency(track: Track, contender: Contender, found: Figures, silent: float = 
     producer = track.producer()
     interval, warm, measured = (
         1 / track.options.rate,
-        2 * track.options.rate,
+        WARM * track.options.rate,
         track.options.seconds * track.options.rate,
     )
     seq, deadline = 0, time.monotonic() + track.options.patience
