@@ -12,20 +12,8 @@ import pytest
 from farandole import Attempt, Database, Interval, Pipeline, Retry, by, pipeline, resource, step, when
 from farandole.declaration import Declaration, Step, Subscription
 from farandole.errors import DeclarationError, FarandoleError, Unreachable
-from farandole.event import fact
 from farandole.testing import Stage, conservation, one_effect
-
-
-def event(event_type: str, *key: str):
-    """An event class without a schema: what `farandole schemas generate` writes, in short."""
-
-    def label(cls: Any) -> Any:
-        names = list(cls.__annotations__)
-        cls.of = classmethod(lambda c, record: c(**{n: record[n] for n in names}))
-        cls.record = lambda self: {n: getattr(self, n) for n in names}
-        return fact(event_type, key=key)(dataclass(frozen=True)(cls))
-
-    return label
+from tests.unit.stage_events import event
 
 
 @event("stage.file.landed.v1", "uri")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,18 +9,9 @@ import pytest
 from farandole import Attempt, Database, Pipeline, Retry, by, step, when
 from farandole.control import CANCEL, RELEASE, RESCHEDULE, Command, run_id_of
 from farandole.delivery import REDRIVE, RESOLVE, Delivery, retry_record
-from farandole.event import RawRecord, fact
+from farandole.event import RawRecord
 from farandole.testing import Stage, conservation, one_effect
-
-
-def event(event_type: str, *key: str):
-    def label(cls: Any) -> Any:
-        names = list(cls.__annotations__)
-        cls.of = classmethod(lambda c, record: c(**{n: record[n] for n in names}))
-        cls.record = lambda self: {n: getattr(self, n) for n in names}
-        return fact(event_type, key=key)(dataclass(frozen=True)(cls))
-
-    return label
+from tests.unit.stage_events import event
 
 
 @event("parking.row.sent.v1", "key")

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from farandole import Pipeline, Retry, by, step, when
 from farandole.clock import ManualClock
 from farandole.delivery import REDRIVE, retry_record
-from farandole.event import fact
 from farandole.ids import digest
 from farandole.testing import Stage, conservation, one_effect
-
-
-def event(event_type: str, *key: str):
-    def label(cls: Any) -> Any:
-        names = list(cls.__annotations__)
-        cls.of = classmethod(lambda c, record: c(**{n: record[n] for n in names}))
-        cls.record = lambda self: {n: getattr(self, n) for n in names}
-        return fact(event_type, key=key)(dataclass(frozen=True)(cls))
-
-    return label
+from tests.unit.stage_events import event
 
 
 @event("redrive.number.sent.v1", "key")
@@ -107,8 +94,8 @@ def test_after_twenty_days_it_goes_on_at_the_step_that_failed_with_the_code_that
     (run,) = stage.runs
     assert (run.state, run.life, [s["reused"] for s in run.steps]) == ("done", 1, [True] * 5 + [False] * 3)
     assert run.id == stage.dead[0].run_id
-    conservation(stage)
-    one_effect(stage)
+    assert conservation(stage) == []
+    assert one_effect(stage) == []
 
 
 def test_a_redrive_that_fails_again_is_a_letter_of_the_next_life_and_only_that_one_is_open():
