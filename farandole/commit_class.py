@@ -38,7 +38,7 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
         try:
             work(run)
         except Fenced:
-            home.phase, home.why = GONE, "fenced in SQL: another instance took the partition over"
+            home.fenced()
             run.state = RunState.DONE
         except Exception as error:  # noqa: BLE001 - the database went away under it: the run is not to blame
             say("run.waits", run=run.id, error=f"{type(error).__name__}: {error}")

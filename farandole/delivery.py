@@ -21,7 +21,8 @@ run again; one that is settled by a person without running; an event that the re
 RUN, WAIT, DROP, REFUSE = "run", "wait", "drop", "refuse"
 """What a delivery may do: go on, wait for who has the key in hand, nothing (it is known), or it cannot be right."""
 
-_DEAD = ("dead", "dead-hold", "uncertain")
+GIVEN_UP = frozenset({"dead", "dead-hold", "uncertain"})
+"""States that wait for a person; behind `dead-hold` the later events of the record key wait too."""
 
 _NAMES = {
     "run_id": "farandole-run-id",
@@ -138,7 +139,7 @@ def admit(kind: str, life: int, known: tuple[str, int] | None) -> str:
     state, stands = known
     if kind == REEMITTED:
         return WAIT if state == "claimed" else DROP
-    if state in _DEAD:
+    if state in GIVEN_UP:
         if life > stands + 1:
             return REFUSE
         return RUN if life == stands + 1 else DROP

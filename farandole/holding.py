@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from farandole.clock import Clock
 from farandole.delivery import REDRIVE
 from farandole.outcome import Books
-from farandole.owned import GONE, Owned
+from farandole.owned import Owned
 from farandole.parking import Parking
 from farandole.points import point
 from farandole.reading import At, Reading
@@ -98,7 +98,7 @@ class Holding:
         fenced = self.inbox.park(pairs) if pairs else []
         for owned in self.owners.values():
             if owned.lane in fenced:
-                owned.phase, owned.why = GONE, "fenced in SQL: another instance took the partition over"
+                owned.fenced()
         return fenced
 
     def leave(self, runs: Sequence[Run]) -> None:

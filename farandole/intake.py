@@ -12,7 +12,7 @@ from datetime import datetime
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.delivery import DROP, REFUSE, RESOLVE, RUN, WAIT, admit
+from farandole.delivery import DROP, GIVEN_UP, REFUSE, RESOLVE, RUN, WAIT, admit
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
 from farandole.holding import Holding
@@ -29,7 +29,7 @@ from farandole.reading import At, Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
 from farandole.store.inbox import Known
-from farandole.store.rows import GIVEN_UP, SETTLED
+from farandole.store.rows import SETTLED
 from farandole.unpublished import Unpublished
 
 _STANDS = SETTLED | {"parked"}

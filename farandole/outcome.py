@@ -321,23 +321,22 @@ class Books:
         }
         return [self.line(entry)]
 
-    def told(self, name: str, about: str, detail: dict[str, str], epoch: int = 0) -> Record:
-        """A fact about the pipeline as a whole, under one id whoever tells it."""
+    def told(
+        self, name: str, about: str, detail: dict[str, str], epoch: int = 0, *, fence: int = 0, at: int | None = None
+    ) -> Record:
+        """A fact about the pipeline as a whole, under one id whoever tells it; `at` is when it was, if not now."""
         identity = f"fact:{self.declaration.name}:{name}:{about}"
         entry = Entry("fact", self.declaration.name, identity, epoch, "fact", fact=name, detail=detail)
-        entry.version, entry.instance = self.version, self.instance
-        entry.started_at = entry.ended_at = self.clock.millis()
+        entry.version, entry.instance, entry.fence = self.version, self.instance, fence
+        entry.started_at = entry.ended_at = self.clock.millis() if at is None else at
         return self.line(entry)
 
     def fact(self, owned: Owned, name: str, detail: dict[str, str]) -> Record:
         """Something about the pipeline that must not pass in silence."""
         lane = owned.lane
         assert lane is not None  # noqa: S101 - as above
-        identity = f"fact:{self.declaration.name}:{name}:{lane.topic_id}/{lane.partition}/{detail.get('at', '')}"
-        entry = Entry("fact", self.declaration.name, identity, lane.epoch, "fact", fact=name, detail=detail)
-        entry.version, entry.instance, entry.fence = self.version, self.instance, lane.fence
-        entry.started_at = entry.ended_at = self.clock.millis()
-        return self.line(entry)
+        about = f"{lane.topic_id}/{lane.partition}/{detail.get('at', '')}"
+        return self.told(name, about, detail, lane.epoch, fence=lane.fence)
 
 
 def origin(signal: Signal) -> Origin:

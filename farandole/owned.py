@@ -127,6 +127,10 @@ class Owned:
         """Records whose outcome waits for the next commit."""
         return [slot for slot in self.window if slot.state == ENDED]
 
+    def fenced(self) -> None:
+        """SQL says that another instance has taken it over: whatever is under way here counts for nothing."""
+        self.phase, self.why = GONE, "fenced in SQL: another instance took the partition over"
+
     def wait(self, now: float, why: str, longest: float = 5.0) -> None:
         """Try again later: 0.2 s, doubling up to `longest`."""
         self.due = now + min(longest, 0.2 * 2.0 ** min(self.tries, 10))

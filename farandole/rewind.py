@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from farandole.ledger.entry import GAP
+from farandole.topics import SEED_MARK
 
 _NAME = "farandole/1"
 RECREATED = "topic.recreated"
-SEED = "farandole:seed"
-"""What `farandole topology apply` commits for a group that never ran: a place to begin, no request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +84,11 @@ def where_to_start(found: Found, first: int, on_rewind: str) -> Start:
     committed, position = found.committed, found.position
     if position is None and found.former is not None:
         start = _anew(found, found.former)
-    elif position is None and found.added and (committed is None or found.metadata == SEED):
+    elif position is None and found.added and (committed is None or found.metadata == SEED_MARK):
         start = Start(0)  # nothing of it was ever left out on purpose
     elif position is None:
         start = Start(first if committed is None else committed)
-    elif committed is None or found.metadata == SEED:
+    elif committed is None or found.metadata == SEED_MARK:
         start = Start(position, "offset.expired", _says(found))
     elif committed == position:
         start = Start(position)

@@ -80,7 +80,7 @@ class Settler:
         settled = [ended for _, _, many in self.unsettled for ended in many]
         for owned, settlement, _ in self.unsettled:
             if settlement.lane in fenced:
-                owned.phase, owned.why = GONE, "fenced in SQL: another instance took the partition over"
+                owned.fenced()
         self.unsettled = []
         return settled
 

@@ -14,7 +14,6 @@ from farandole.control import OF_PIPELINES, PAUSE, Command
 from farandole.errors import ATTENTION, FarandoleError
 from farandole.event import Record
 from farandole.lanes import Lanes
-from farandole.ledger.entry import Entry
 from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, stopped
 
@@ -117,13 +116,8 @@ class Steering:
             del self._of_runs[next(iter(self._of_runs))]
 
     def _fact(self, command: Command) -> Record:
-        name, books = _name(command), self._books
-        identity = f"fact:{books.declaration.name}:{name}:{command.at}"
         detail = {"actor": command.actor, "reason": command.reason, "at": iso_of(command.at)}
-        entry = Entry("fact", books.declaration.name, identity, 0, "fact", fact=name, detail=detail)
-        entry.version, entry.instance = books.version, books.instance
-        entry.started_at = entry.ended_at = command.at
-        return books.line(entry)
+        return self._books.told(_name(command), str(command.at), detail, at=command.at)
 
 
 def _name(command: Command) -> str:

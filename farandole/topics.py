@@ -1,4 +1,4 @@
-"""The topics of our own that all pipelines share, and the schemas of their records, which the library carries."""
+"""The topics of our own that all pipelines share, the schemas of their records, and the mark of a seeded offset."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ AUDIT = "farandole.audit.v1"
 
 TICKS = "clock.ticked.v1"
 """What the clock tells. An event type like any other: its schema stands in the repository, not here."""
+
+SEED_MARK = "farandole:seed"
+"""The metadata that seeded offsets carry. It says where a *new* group begins, and is no request to rewind."""
 
 
 def own_schema_file(topic: str) -> Path:

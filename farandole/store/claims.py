@@ -29,8 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
+from farandole.delivery import GIVEN_UP
 from farandole.store.engine import Database, sqlstate
-from farandole.store.rows import GIVEN_UP, Claim, Known, Lane
+from farandole.store.rows import Claim, Known, Lane
 from farandole.store.tables import dedup, inbox_open, join_member, join_set, now_ms, outbox, position
 
 _ROUNDS = 5  # a row that is gone when looked at was settled or undone just now: look again

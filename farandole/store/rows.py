@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from farandole.delivery import GIVEN_UP
+
 FINAL = frozenset({"done", "caught", "filtered", "resolved", "expired"})
 """States that nothing leaves inside an epoch: they stand in the dedup table."""
-
-GIVEN_UP = frozenset({"dead", "dead-hold", "uncertain"})
-"""States that wait for a person; behind `dead-hold` the later events of the record key wait too."""
 
 SETTLED = FINAL | GIVEN_UP
 """States that a second delivery does not change: final ones, and those that wait for a person."""

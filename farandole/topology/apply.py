@@ -7,7 +7,8 @@ from collections.abc import Callable
 from farandole.errors import FarandoleError
 from farandole.kafka.admin import Admin
 from farandole.kafka.registry import Registry
-from farandole.topology.plan import SEED_MARK, Change, Plan
+from farandole.topics import SEED_MARK
+from farandole.topology.plan import Change, Plan
 
 
 def apply(plan: Plan, admin: Admin, registry: Registry, *, made: Callable[[Change], None] = lambda _: None) -> None:

@@ -17,8 +17,6 @@ from farandole.topology.evolution import conflicts
 
 CREATE, ALTER, GROW = "create topic", "alter topic", "add partitions"
 COMPATIBILITY, REGISTER, SEED = "set compatibility", "register schema", "seed offsets"
-SEED_MARK = "farandole:seed"
-"""The metadata that seeded offsets carry. It says where a *new* group begins, and is no request to rewind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from farandole.cli.topology import topology as command
 from farandole.errors import BrokerUnreachable, FarandoleError, RegistryUnreachable, SettingsError
 from farandole.kafka.admin import Admin
 from farandole.kafka.registry import Registry
+from farandole.topics import SEED_MARK
 from farandole.topology.actual import Actual
 from farandole.topology.apply import apply
 from farandole.topology.desired import Desired, WantedGroup, WantedSubject, WantedTopic
 from farandole.topology.evolution import conflicts
-from farandole.topology.plan import SEED_MARK, make_plan
+from farandole.topology.plan import make_plan
 from farandole.topology.topology import Topology
 
 SETTINGS = {"cleanup.policy": "delete", "retention.ms": "86400000", "message.timestamp.type": "CreateTime"}

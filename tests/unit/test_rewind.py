@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farandole.rewind import SEED, Former, Found, Mark, mark_of, where_to_start
+from farandole.rewind import Former, Found, Mark, mark_of, where_to_start
+from farandole.topics import SEED_MARK
 
 OURS = str(Mark(0, 1, 1))
 
@@ -50,7 +51,7 @@ NEVER, NOW = Former("T0", 30), Former("T0", 30, accepted=True, by={"actor": "ann
     ("found", "offset", "fact", "stop"),
     [
         (Found(None, "", None, 0, 20, added=True), 0, "", False),
-        (Found(15, SEED, None, 0, 20, added=True), 0, "", False),  # seeded by `since`, which is not for it
+        (Found(15, SEED_MARK, None, 0, 20, added=True), 0, "", False),  # seeded by `since`, which is not for it
         (Found(15, OURS, None, 0, 20, added=True), 15, "", False),
         (Found(None, "", None, 4, 20, added=True), 4, "data.gap", False),
         (Found(10, OURS, 10, 0, 20, added=True), 10, "", False),
@@ -73,7 +74,7 @@ def test_who_accepted_a_topic_and_what_was_known_before_it_stand_in_the_fact():
 
 
 def test_a_seed_below_the_position_is_no_request_of_a_person():
-    assert where_to_start(Found(5, SEED, 10, 0, 20), 0, "replay").stop is False
+    assert where_to_start(Found(5, SEED_MARK, 10, 0, 20), 0, "replay").stop is False
 
 
 def test_a_gap_names_what_is_lost():
@@ -86,7 +87,7 @@ def test_a_fact_tells_all_that_was_found():
 
 
 @given(
-    st.none() | st.integers(0, 50), st.sampled_from(["", OURS, str(Mark(40, 2, 9)), SEED, "x y z"]),
+    st.none() | st.integers(0, 50), st.sampled_from(["", OURS, str(Mark(40, 2, 9)), SEED_MARK, "x y z"]),
     st.none() | st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.sampled_from(["replay", "ignore"]),
 )  # fmt: skip
 def test_nothing_is_ever_skipped_in_silence_and_nothing_settled_begins_again(
