@@ -50,6 +50,8 @@ class Source:
         }
         if protocol == "classic":
             settings["partition.assignment.strategy"] = "cooperative-sticky"
+        else:  # each topic over all members: "uniform" counts over all topics, and may give one member every input
+            settings["group.remote.assignor"] = "range"
         self._consumer = Consumer(settings)
         self._topics = list(topics)
         self._held: set[Key] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from confluent_kafka.admin import NewPartitions, NewTopic
 
@@ -18,6 +20,15 @@ from tests.integration.runtime_world import until
 def _quick_looks(monkeypatch):
     monkeypatch.setattr("farandole.watch.LOOK", 0.5)
     monkeypatch.setattr(takeover, "ADDED_PAUSE", 1.0)
+
+
+def test_a_second_instance_takes_its_share_of_every_topic(world):
+    """And not all that waits to be retried, while the first keeps all that is new."""
+    world.create("Double")
+    first, second = world.run("Double"), world.run("Double")
+    shares = lambda: [Counter(topic for topic, _ in service.worker.owned) for service in (first, second)]  # noqa: E731
+    topics = [world.module.SENT, world.declaration("Double").retry_topic]
+    until(lambda: shares() == [dict.fromkeys(topics, 1)] * 2, 30, shares)
 
 
 def topic_id(world):
