@@ -402,6 +402,13 @@ def stay(number: NumberSent) -> NumberDoubled:
     return NumberDoubled(number.n * 2, number.key)
 
 
+@step(timeout="1h")
+def stay_long(number: NumberSent) -> NumberDoubled:
+    note("stays", number.n)
+    time.sleep(number.amount)
+    return NumberDoubled(number.n * 2, number.key)
+
+
 def heed(number: NumberSent, attempt: Attempt) -> None:
     """A step that ends when it is told to."""
     note("begun", number.n)
@@ -706,6 +713,15 @@ class Staying(Pipeline):
     slots = 30
     since = "beginning"
     guard = "off"
+
+
+class StaysLong(Pipeline):
+    """A step that heeds nothing, in a thread of its own as it has a timeout."""
+
+    name = _named("stays-long")
+    number = when(NumberSent)
+    steps = [stay_long]
+    since = "beginning"
 
 
 class WeighThenWait(Pipeline):

@@ -8,9 +8,11 @@ from collections import Counter
 
 import pytest
 
+from farandole.control import RESUME
 from farandole.errors import FarandoleError
 from tests.integration.dlq_office import Office
 from tests.integration.runtime_world import until
+from tests.integration.test_runtime_control import give
 
 
 @pytest.fixture
@@ -124,6 +126,29 @@ def test_a_redrive_stops_by_itself_while_the_bug_is_still_there(world, office):
     # the letter of the second life is open, and begins the third
     (plan,) = office.ask("redrive", *office.own("Picky"), "--plan")
     assert (plan["runs"], plan["left_out"]) == (5, {"died again": 1})
+
+
+def test_what_a_guard_gave_up_before_it_stopped_the_line_can_go_back_before_the_line_goes_on(world, office):
+    world.create("Deployed")
+    world.send(range(200))
+    world.module.deployed["broken"] = True
+    service = world.run("Deployed")
+    until(lambda: len(world.said("partition.stopped")) == world.partitions)
+    letters = len(world.letters("Deployed"))
+    assert letters == 21 * world.partitions
+
+    (*_, failed) = office.ask("redrive", *office.own("Deployed"), "--yes", code=3)
+    assert (failed["state"], failed["failed"]) == ("stopped", 1)
+    world.module.deployed["broken"] = False
+    (cause,) = office.ask("groups", world.group("Deployed"))
+    (*_, last) = office.ask("redrive", *office.own("Deployed"), "--group", cause["fingerprint"], "--yes")
+    assert (last["settled"], last["failed"]) == (letters, 0)
+    assert len(world.outputs()) == letters, "the line itself stands still"
+
+    give(world, RESUME, "Deployed", reason="fixed")
+    world.wait_drained("Deployed")
+    assert world.outputs() == [2 * n for n in range(200)]
+    service.stop()
 
 
 def test_a_plan_says_all_and_does_nothing(world, office):

@@ -11,12 +11,14 @@ from click.testing import CliRunner
 from farandole.cli.runs import runs
 from farandole.control import PAUSE, RESUME, Command, pipeline_id
 from farandole.errors import FarandoleError
+from farandole.ids import event_key, run_id
 from farandole.kafka.codec import Codec
 from farandole.kafka.control import Control
 from farandole.kafka.listener import Listener
 from farandole.topics import own_schemas
 from tests.integration.runtime_world import World, said, until
 from tests.integration.test_runtime_joins import send_pairs
+from tests.integration.test_runtime_long import alive
 from tests.integration.test_runtime_parking import bring_back, letters
 
 
@@ -235,3 +237,27 @@ def test_a_long_run_that_is_cancelled_under_way_is_a_letter_and_goes_on_after_it
     until(lambda: world.outputs() == [0, 10, 20])
     service.stop()
     assert world.module.done.count(("weigh", 1)) == 1
+
+
+@pytest.mark.parametrize("pipeline", ["Waits", "RiskyLong", "StaysLong"])
+def test_a_step_that_cannot_be_asked_to_end_is_left_at_once_when_its_run_is_cancelled(world, monkeypatch, pipeline):
+    """Async, in a process of its own, or in a thread of its own: for ten minutes, if nobody came."""
+    world.create(pipeline)
+    process = world.start(pipeline)
+    world.send([1], amount=600)
+    until(world.done, why=world.log)
+    run = run_id(world.group(pipeline), 0, [event_key("/test", f"{world.name}-n1")])
+
+    for name, value in world.environment().items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(
+        runs, ["cancel", run, "--pipeline", world.group(pipeline), "--reason", "stale"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    [letter] = until(lambda: world.letters(pipeline), 10, world.log)
+    assert dict(letter.headers())["farandole-dlq-reason"] == b"cancelled"
+    assert ("cancelled 1" in world.done()) == (pipeline == "Waits")
+    if pipeline == "RiskyLong":
+        until(lambda: not alive(int(world.done()[0].split()[2])), 5)
+    world.wait_drained(pipeline)
+    assert process.poll() is None
