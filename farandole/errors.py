@@ -60,6 +60,10 @@ class DatabaseUnreachable(Unreachable):
     """The database does not answer. No dedup, no work: the partition pauses."""
 
 
+class TablesLost(DatabaseUnreachable):
+    """Tables of our own are gone from the database: they are made anew, and filled from the ledger."""
+
+
 class Undecodable(FarandoleError):
     """A record that no retry will make readable. `reason` is the closed word that the dead letter carries."""
 

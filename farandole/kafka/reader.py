@@ -236,14 +236,15 @@ class TopicReader:
             return None
         if partition is None or offset is None or partition not in self.positions:
             return None
+        if goal is not None and offset >= goal[partition]:  # beyond it records may stand that are not given out
+            self.positions[partition] = max(self.positions[partition], goal[partition])
+            return None
         if error is not None:
             self.positions[partition] = max(self.positions[partition], offset)
             self.at_end.add(partition)
             return None
         self.at_end.discard(partition)
         self.positions[partition] = offset + 1
-        if goal is not None and offset >= goal[partition]:
-            return None
         return RawRecord(
             self.topic,
             topic_id,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import Connection, insert, inspect, select, text
 
 from farandole.errors import FarandoleError
 from farandole.ledger.tables import VERSION, metadata, projection_version
@@ -14,6 +14,7 @@ from farandole.store.engine import Database
 
 SERVICE = "projector"
 """What stands for ``{pipeline}`` in the database's URL."""
+_LOCK = 0x70726F6A  # any number that is ours among the database's advisory locks
 
 
 def open_projection(url: str) -> Database:
@@ -21,18 +22,26 @@ def open_projection(url: str) -> Database:
 
     Raises SettingsError for a URL that is none, DatabaseUnreachable.
     """
-    with _closed_on_error(Database(url, SERVICE)) as database, database.writing() as conn:
-        if not _is_current(conn):
-            metadata.drop_all(conn)
-            metadata.create_all(conn)
-            conn.execute(insert(projection_version).values(version=VERSION))
+    with _closed_on_error(Database(url, SERVICE, metadata.tables)) as database:
+        make_projection(database)
     database.opening = False
     return database
 
 
+def make_projection(database: Database) -> None:
+    """Make the tables, empty, where they are not those of this version; who comes second finds them made."""
+    with database.writing() as conn:
+        if database.postgresql:
+            conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        if not _is_current(conn):
+            metadata.drop_all(conn)
+            metadata.create_all(conn)
+            conn.execute(insert(projection_version).values(version=VERSION))
+
+
 def read_projection(url: str) -> Database:
     """The database for those who ask. Raises FarandoleError where no projection has been made yet."""
-    with _closed_on_error(Database(url, SERVICE)) as database:
+    with _closed_on_error(Database(url, SERVICE, metadata.tables)) as database:
         if not database.postgresql and not Path(str(database.url.database)).exists():
             raise _missing(database)
         with database.reading() as conn:
@@ -58,7 +67,7 @@ def _closed_on_error(database: Database) -> Iterator[Database]:
 
 
 def _is_current(conn: Connection) -> bool:
-    made = inspect(conn).has_table(projection_version.name)
+    made = set(inspect(conn).get_table_names()).issuperset(metadata.tables)
     return made and conn.scalar(select(projection_version.c.version)) == VERSION
 
 

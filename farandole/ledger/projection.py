@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from farandole.errors import TablesLost
 from farandole.ledger.entry import FINAL, Entry, Moment, outranks, rank
 from farandole.ledger.tables import by_entry, by_run, fact, ledger_position, range_count, run, run_event, run_step
 
@@ -54,15 +55,22 @@ def project(
     read_to: Mapping[int, int] | None = None,
     topic_id: str = "",
     checked_at: Mapping[int, int] | None = None,
+    expected: Mapping[int, int] | None = None,
 ) -> Projected:
     """Take a batch of lines, in the order of their offsets, inside the caller's transaction.
 
     `read_to` says up to where each partition was read, transaction markers included; the lines alone
     cannot. `checked_at` says up to when (milliseconds since 1970) a partition is known to be complete.
-    Lines below the stored position are known already: a repeated batch changes nothing.
+    Lines below the stored position are known already: a repeated batch changes nothing. `expected` is where
+    the caller believes each partition to stand. Raises TablesLost where one stands before that: somebody dropped
+    the projection, and what was read before is not in it any more.
     """
     ends = {p: o for line in lines for p, o in [(line.partition, line.offset + 1)]} | dict(read_to or {})
     stood = _lock(conn, sorted(ends), topic_id)
+    if any(stood[p] < at for p, at in (expected or {}).items() if p in stood):
+        raise TablesLost(
+            "the projection was dropped meanwhile", place="projection", hint="nothing to do: it is read anew"
+        )
     fresh = [line for line in lines if line.offset >= stood[line.partition]]
     book = _Book(_standing(conn, {line.entry.id for line in fresh if line.entry and line.entry.kind == "run"}))
     for line in fresh:

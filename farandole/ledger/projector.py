@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 
 from farandole.clock import Clock, SystemClock
-from farandole.errors import FarandoleError, Undecodable, Unreachable
+from farandole.errors import FarandoleError, TablesLost, Undecodable, Unreachable
 from farandole.event import RawRecord
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import UnknownSchema
+from farandole.ledger.database import make_projection
 from farandole.ledger.entry import LEDGER_TOPIC, Entry
 from farandole.ledger.projection import Line, positions, project
 from farandole.store.engine import Database
@@ -42,14 +43,15 @@ class Projector:
         self._clock = clock or SystemClock()
         self._beat = 0.0
         self._unknown: dict[tuple[int, int], float] = {}
+        self._stands: dict[int, int] = {}
         self.projected = 0
         """Lines taken since the start."""
 
     def run(self, stop: threading.Event, *, until_drained: bool = False) -> None:
         """Project until `stop` is set; with `until_drained` until nothing undecided is left to read.
 
-        What is away is waited for. Raises FarandoleError where the ledger topic is not the one that the
-        projection was read from.
+        What is away is waited for, and a projection that is dropped meanwhile is read anew. Raises FarandoleError
+        where the ledger topic is not the one that the projection was read from.
         """
         while not stop.is_set():
             try:
@@ -57,9 +59,22 @@ class Projector:
                     self._drain(stop)
                     return
                 self._follow(stop)
+            except TablesLost as lost:
+                _log.warning("projection.lost", reason=lost.message, place=lost.place, hint=lost.hint)
+                make_projection(self._database)
             except (Unreachable, UnknownSchema) as away:
                 _log.warning("projector.waiting", reason=away.message, place=away.place, hint=away.hint)
                 stop.wait(BACKOFF)
+
+    def read_to(self, ends: Mapping[int, int], told: Callable[[int], None] = lambda _: None) -> None:
+        """Project exactly up to these offsets; `told` hears how many lines were taken so far.
+
+        Raises Unreachable, UnknownSchema, TablesLost.
+        """
+        for batch in self._reader.read(self._offsets(), until=ends):
+            self._take(batch)
+            told(self.projected)
+        self._write([])
 
     def _follow(self, stop: threading.Event) -> None:
         for batch in self._reader.read(self._offsets()):
@@ -87,10 +102,11 @@ class Projector:
             raise FarandoleError(
                 f"this is not the {LEDGER_TOPIC} that the projection was read from: it was created anew",
                 place=self._database.place,
-                hint="keep the old database if you need it, then name another one in FARANDOLE_DATABASE_URL or "
-                "drop the table projection_version: the projection is read anew from the beginning",
+                hint="keep the old database if you need it, then `farandole ledger rebuild`, or name another one in "
+                "FARANDOLE_DATABASE_URL: the projection is read anew from the beginning",
             )
-        return {p: stored.get(p, (0, ""))[0] for p in range(topic.partitions)}
+        self._stands = {p: stored.get(p, (0, ""))[0] for p in range(topic.partitions)}
+        return dict(self._stands)
 
     def _take(self, batch: list[RawRecord]) -> None:
         if batch or self._clock.monotonic() - self._beat >= HEARTBEAT:
@@ -100,8 +116,10 @@ class Projector:
         now = round(self._clock.now().timestamp() * 1000)
         checked = dict.fromkeys([*self._reader.at_end, *complete], now)
         topic_id = self._reader.describe().topic_id
+        read_to = dict(self._reader.positions)
         with self._database.writing() as conn:
-            done = project(conn, lines, read_to=self._reader.positions, topic_id=topic_id, checked_at=checked)
+            done = project(conn, lines, read_to=read_to, topic_id=topic_id, checked_at=checked, expected=self._stands)
+        self._stands.update(read_to)
         self._beat = self._clock.monotonic()
         self.projected += done.taken
         if done.refused:

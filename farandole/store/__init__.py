@@ -17,6 +17,7 @@ from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
 from farandole.store.migrate import prepare_tables
 from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.tables import metadata
 from farandole.store.topics import KnownTopic, KnownTopics
 from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
 
@@ -83,7 +84,7 @@ def open_store(url: str, pipeline: str) -> Store:
     ``{pipeline}`` in `url` becomes the pipeline's name. Raises SettingsError if the URL or what it names
     is wrong, DatabaseUnreachable if the database does not answer.
     """
-    database = Database(url, pipeline)
+    database = Database(url, pipeline, metadata.tables)
     try:
         prepare_tables(database)
         if not database.postgresql:

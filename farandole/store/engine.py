@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from farandole.errors import DatabaseUnreachable, FarandoleError, SettingsError
+from farandole.errors import DatabaseUnreachable, FarandoleError, SettingsError, TablesLost
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ SETTING = "FARANDOLE_DATABASE_URL"
 BUSY_TIMEOUT = 30  # seconds that SQLite waits for another writer
 CHUNK = 5000  # values in one IN list; SQLite takes 32,766 parameters in a statement
 
+_NO_TABLE = "42P01"
 _POSTGRESQL = {
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "60s",
@@ -37,9 +39,10 @@ _NETWORK = {
 
 
 class Database:
-    """An engine, and what differs between SQLite and PostgreSQL."""
+    """An engine, and what differs between SQLite and PostgreSQL. `own` names the tables that must be there."""
 
-    def __init__(self, url: str, pipeline: str) -> None:
+    def __init__(self, url: str, pipeline: str, own: Collection[str] = ()) -> None:
+        self.own = frozenset(own)
         self.url = _parsed(url.replace("{pipeline}", pipeline))
         self.place = self.url.render_as_string(hide_password=True)
         self.opening = True  # what is wrong now is a setting; later the same is trouble that passes
@@ -71,10 +74,24 @@ class Database:
                 hint="a transaction hangs, or the pool is too small for this many slots",
             ) from error
         except DBAPIError as error:
-            told = _told(error, self.place, opening=self.opening)
+            told = _told(error, self.place, opening=self.opening) or self._lost(error)
             if told is None:
                 raise
             raise told from error
+
+    def _lost(self, error: DBAPIError) -> FarandoleError | None:
+        """Somebody dropped a table of ours; a table of the author's that is missing is a matter of the step."""
+        text = str(error.orig).strip().splitlines()[0]
+        if sqlstate(error) != _NO_TABLE and not text.startswith("no such table"):
+            return None
+        gone = self.own & set(re.findall(r"\w+", text))
+        if not gone:
+            return None
+        return TablesLost(
+            f"the table {min(gone)} is gone",
+            place=self.place,
+            hint="nothing to do: it is made anew, and what was settled comes back from the ledger",
+        )
 
     def fresh(self, table: Table) -> Any:
         """An INSERT that leaves an existing row alone; by the constraint's name, since an index may be rebuilding."""

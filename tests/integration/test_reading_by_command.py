@@ -7,11 +7,13 @@ import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from farandole.cli.dlq import dlq
 from farandole.cli.events import events
+from farandole.cli.ledger import ledger
 from farandole.cli.runs import lineage, runs
 from farandole.deadletter import LetterContext, failure_of, letter_of
 from farandole.errors import FarandoleError
@@ -310,6 +312,23 @@ def test_an_old_answer_says_how_old_it_is_and_what_to_do(desk):
 def test_without_a_projection_the_remedy_is_named(desk):
     with pytest.raises(FarandoleError, match="farandole run projector"):
         desk.ask(runs, "list")
+
+
+def test_the_projection_is_rebuilt_by_command_and_says_whether_the_answers_are_the_same(desk):
+    desk.admin.create(LEDGER, partitions=12, replication=1, settings={"message.timestamp.type": "LogAppendTime"})
+    desk.registry.register(f"{LEDGER}-value", own_schemas()[LEDGER])
+    (first,), _ = desk.ask(ledger, "rebuild", "--yes")
+    (second,), _ = desk.ask(ledger, "rebuild", "--yes")
+
+    assert (first["same"], second["same"]) == (None, True)
+    assert {t["table"]: t["after"] for t in first["tables"]} == {t["table"]: t["after"] for t in second["tables"]}
+    assert "the same answers" in desk.see(ledger, "rebuild", "--yes")
+
+
+def test_nothing_is_dropped_where_nobody_can_be_asked(desk):
+    with pytest.raises(click.UsageError, match="--yes"):
+        desk.ask(ledger, "rebuild")
+    assert not (desk.folder / "books").exists()
 
 
 def test_lineage_is_a_tree_both_ways_and_a_mermaid_graph(desk):

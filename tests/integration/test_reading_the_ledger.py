@@ -19,6 +19,7 @@ from farandole.ledger.database import drop_projection, open_projection
 from farandole.ledger.entry import Entry, ledger_partition, ledger_schema
 from farandole.ledger.projector import Projector
 from farandole.ledger.queries import checked_at, facts, run_shown, runs
+from farandole.ledger.rebuild import rebuild
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
 PARTITIONS = 3
@@ -146,6 +147,63 @@ def test_a_dropped_projection_is_rebuilt_to_the_same_answers(ledger):
     assert ledger.project() == 500 + 36
     assert ledger.ask(runs, limit=1000) == before
     assert len(before) == 500
+
+
+def test_a_rebuild_compares_what_was_there_with_what_the_ledger_says(ledger):
+    ledger.write(*(a_run(f"r{n}", pipeline=f"p{n % 5}") for n in range(200)))
+    ledger.project()
+
+    assert rebuild(ledger.database, ledger.reader, ledger.decode).same is True
+
+    with ledger.database.writing() as conn:
+        conn.exec_driver_sql("UPDATE run SET state = 'dead' WHERE id = 'r7'")
+    found = rebuild(ledger.database, ledger.reader, ledger.decode)
+
+    assert found.same is False
+    assert {name for name, after in found.after.items() if after != found.before[name]} == {"run"}
+    assert ledger.ask(run_shown, "r7")["state"] == "done"
+
+
+def test_a_projection_of_a_ledger_that_was_created_anew_is_rebuilt_without_a_comparison(ledger):
+    ledger.write(a_run("r1"))
+    ledger.project()
+    with ledger.database.writing() as conn:
+        conn.exec_driver_sql("UPDATE ledger_position SET topic_id = 'another'")
+
+    found = rebuild(ledger.database, ledger.reader, ledger.decode)
+
+    assert (found.same, found.after["run"].rows) == (None, 1)
+
+
+def test_a_projection_that_is_dropped_under_a_running_projector_is_read_anew_by_it(ledger):
+    ledger.write(*(a_run(f"r{n}") for n in range(100)))
+    stop = threading.Event()
+    projector = Projector(ledger.database, ledger.reader, ledger.decode)
+    thread = threading.Thread(target=projector.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: projector.projected == 100)
+        drop_projection(ledger.database)
+        open_projection(str(ledger.database.url)).close()  # as a rebuild does, which reads on from nothing
+        ledger.write(a_run("last"))
+        until(lambda: len(ledger.ask(runs, limit=1000)) == 101)
+        drop_projection(ledger.database)
+        ledger.write(a_run("really-last"))
+        until(lambda: projector.projected >= 100 + 101 + 102)
+        assert len(ledger.ask(runs, limit=1000)) == 102
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_bounded_read_does_not_count_what_stands_beyond_its_end_as_read(ledger):
+    at = ledger_partition("merge", PARTITIONS)
+    ledger.write(*(a_run(f"r{n}") for n in range(5)))
+    ledger.write(*(a_run(f"s{n}") for n in range(5)))
+
+    read = [raw.offset for batch in ledger.reader.read({at: 0}, until={at: 3}) for raw in batch]
+
+    assert (read, ledger.reader.positions) == ([0, 1, 2], {at: 3})
 
 
 def test_a_running_projector_takes_entries_as_they_come_and_stays_fresh_when_idle(ledger):
