@@ -152,7 +152,9 @@ def _header(name: str) -> str:
     return _NAMES.get(name) or "farandole-retry-" + name.replace("_", "-")
 
 
-_ADDED = frozenset(_header(f.name) for f in fields(Delivery))
+REEMITTED_HEADER = "farandole-reemitted"
+"""How often the reconciler has sent an event by now; for people and for the reconciler, no part of the delivery."""
+_ADDED = frozenset(_header(f.name) for f in fields(Delivery)) | {REEMITTED_HEADER}
 
 
 def _own(raw: RawRecord) -> list[tuple[str, bytes | None]]:

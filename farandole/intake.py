@@ -12,7 +12,7 @@ from datetime import datetime
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.delivery import DROP, GIVEN_UP, REFUSE, RESOLVE, RUN, WAIT, admit
+from farandole.delivery import DROP, GIVEN_UP, REEMITTED, REFUSE, RESOLVE, RUN, WAIT, admit
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
 from farandole.holding import Holding
@@ -44,6 +44,11 @@ class BadLife(FarandoleError):
 
 class KeyConflict(FarandoleError):
     """An event has the idempotency key of an earlier one and says something else."""
+
+
+def _claims(reading: Reading) -> bool:
+    """What is parked or redriven has its row already; one that was missed is as if it came for the first time."""
+    return reading.come is None or reading.come.delivery.kind == REEMITTED
 
 
 @dataclass(slots=True)
@@ -108,7 +113,7 @@ class Intake:
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
             self.holding.claim(
-                [r for r in readings if r.signal and r.come is None and self._open(r, known)], known, self._run_id
+                [r for r in readings if r.signal and _claims(r) and self._open(r, known)], known, self._run_id
             )
         self.holding.hold([r for r in readings if r.signal and self._begins(r, known)], self._run_id)
         for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.offset):

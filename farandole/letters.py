@@ -102,7 +102,7 @@ class Adoption:
         if letter.offset < 0:  # its writer did not say: where the letter stands is a position as unique
             at = (letter.raw.topic_id, letter.raw.partition, letter.raw.offset)
         letter = replace(letter, topic_id=at[0], partition=at[1], offset=at[2])
-        key = letter.key or self._declared(letter.event()) or _own_key(letter.event())
+        key = letter.key or self._declared(letter.event()) or own_key(letter.event())
         run = letter.run_id or run_id(self._pipeline, 0, [key])
         identity = dead_letter_id(run, letter.life, letter.part)
         return replace(letter, group=self._pipeline, key=key, run_id=run, id=identity)
@@ -113,7 +113,8 @@ class Adoption:
         return self._ids[topic]
 
 
-def _own_key(event: RawRecord) -> bytes:
+def own_key(event: RawRecord) -> bytes:
+    """The key of an event for a pipeline that declares none: its own id, or where it stands."""
     envelope = envelope_of(event.headers, event.topic, event.position)
     if envelope.derived:
         return position_key(event.topic_id, event.partition, event.offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from farandole.ledger.entry import GAP
+from farandole.ledger.entry import ACCEPTED, GAP
 from farandole.topics import SEED_MARK
 
 _NAME = "farandole/1"
@@ -104,7 +104,7 @@ def _anew(found: Found, former: Former) -> Start:
     told = {**_says(found), "former": former.topic_id, "position": str(former.position), "at": str(former.position)}
     if not former.accepted:
         return Start(0, RECREATED, told, stop=True)
-    return Start(0, "topic.accepted", {**told, **former.by})
+    return Start(0, ACCEPTED, {**told, **former.by})
 
 
 def _ahead(found: Found, committed: int, position: int) -> Start:

@@ -20,7 +20,7 @@ from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.sink import Session, Spoiled
 from farandole.kafka.source import Source
-from farandole.ledger.entry import GAP, LEDGER_TOPIC, Entry, newer
+from farandole.ledger.entry import BEGAN, GAP, LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
@@ -216,6 +216,9 @@ class Takeover:
             self._rewound.append((owned, span))
         elif start.fact:
             owned.ended.append(Ended([], [self._fact(owned, start)]))
+        elif found.position is None and not ignored:
+            began = Start(start.offset, BEGAN, {"at": str(start.offset)})
+            owned.ended.append(Ended([], [self._fact(owned, began)]))
         elif never:
             owned.ended.append(Ended([], []))  # commit where it begins, so that nobody takes it for expired
 

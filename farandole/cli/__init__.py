@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("farandole.cli.steer:resume", "Let a paused pipeline go on where it stood."),
     "audit": ("farandole.cli.steer:audit", "Who paused, resumed, cancelled or redrove what, and why."),
     "schedules": ("farandole.cli.schedules:schedules", "What the clock tells, and when it comes next."),
+    "reconcile": (
+        "farandole.cli.reconcile:reconcile",
+        "Compare what landed with what ran; send again what was missed.",
+    ),
     "topology": ("farandole.cli.topology:topology", "Plan and apply topics, schemas and offsets."),
     "schemas": ("farandole.cli.schemas:schemas", "Generate and check the event classes."),
 }

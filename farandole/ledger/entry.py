@@ -44,6 +44,12 @@ FINAL = 5
 GAP, GAP_CLOSED = "data.gap", "gap.closed"
 """The fact that a pipeline has lost the records ``[from, to)`` of a partition, and the one that a person knows it."""
 
+BEGAN = "partition.began"
+"""The fact that a pipeline begins to read a partition at this offset: what stands below was never meant for it."""
+
+ACCEPTED = "topic.accepted"
+"""The fact that it goes on with a topic that was created anew, from its first offset."""
+
 Moment = datetime | int | None
 """A time as Avro takes it: a datetime, or milliseconds since 1970. Read back it is a datetime."""
 

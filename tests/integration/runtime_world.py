@@ -403,7 +403,9 @@ class World:
         return [e for e in stands.values() if state in ("", e["state"])]
 
     def facts(self, pipeline: str) -> dict[str, dict[str, str]]:
-        return {e["fact"]: e["detail"] for e in self.entries(pipeline) if e["kind"] == "fact"}
+        """What was out of the ordinary: every pipeline begins somewhere."""
+        told = [e for e in self.entries(pipeline) if e["kind"] == "fact" and e["fact"] != "partition.began"]
+        return {e["fact"]: e["detail"] for e in told}
 
     def filtered(self, pipeline: str) -> dict[str, int]:
         """How many records were filtered, by reason."""

@@ -1,0 +1,1 @@
+"""Whether everything that landed has come to something: landed = done + filtered + waiting + parked + dead + missed."""

@@ -1,0 +1,114 @@
+"""A reconciler: sweeps the pipelines it is given, keeps what it has learnt, and tells each sweep in the ledger."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from farandole.clock import SystemClock, seconds
+from farandole.declaration import Declaration
+from farandole.errors import SettingsError, Unreachable
+from farandole.event import Record
+from farandole.fill import event_class
+from farandole.kafka.admin import Admin
+from farandole.kafka.codec import Codec
+from farandole.kafka.emitter import Emitter
+from farandole.kafka.reader import TopicReader
+from farandole.kafka.registry import Registry
+from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
+from farandole.ledger.sweeps import Kept, load, open_sweeps, save
+from farandole.letters import DeclaredKeys
+from farandole.reconciler.account import Account
+from farandole.reconciler.cluster import Cluster, Limits
+from farandole.reconciler.coverage import Coverage
+from farandole.reconciler.report import SERVICE, Swept
+from farandole.reconciler.sweep import Sweep
+from farandole.service import instance, schemas, version
+from farandole.settings import Settings
+from farandole.store.engine import Database
+
+EVERY = "FARANDOLE_RECONCILE_EVERY"
+PATIENCE = 10.0
+"""Seconds for which a read waits for an open transaction before the pipeline counts as undecided."""
+
+
+def period() -> float:
+    """Seconds from the end of a sweep to the next: FARANDOLE_RECONCILE_EVERY, 60s unless said. Raises SettingsError."""
+    said = os.environ.get(EVERY, "60s")
+    try:
+        return seconds(said)
+    except ValueError as error:
+        raise SettingsError(f"{said!r} is no span", place=EVERY, hint="write it like 60s or 5m") from error
+
+
+class Reconciler:
+    """Sweeps, as often as it is told. Any number of reconcilers may do so at once."""
+
+    def __init__(self, declarations: Sequence[Declaration], cluster: Cluster, database: Database) -> None:
+        self._declarations, self._cluster, self._database = declarations, cluster, database
+        for declaration in declarations:
+            for event_type in declaration.topics:
+                event_class(event_type)  # what a key is made of is known by the classes
+
+    def sweep(self, limits: Limits = Limits()) -> Iterator[Swept]:  # noqa: B008 - it is frozen
+        """One pass over all pipelines, each told as it is done. What is away spoils only the pipeline at hand."""
+        for declaration in self._declarations:
+            swept = Swept(declaration.name, started_at=self._cluster.clock.millis())
+            try:
+                swept = self._swept(declaration, limits)
+                self._tell(swept)
+            except Unreachable as away:
+                swept.note = f"not swept: {away}"
+            yield swept
+
+    def watch(self, stop: threading.Event, every: float, say: Callable[..., None], *, once: bool = False) -> None:
+        """Sweep until `stop` is set, `every` so many seconds; `once` and no more."""
+        while not stop.is_set():
+            for swept in self.sweep():
+                say("sweep.done", **swept.entry().detail)
+                if stop.is_set():
+                    return
+            if once:
+                return
+            stop.wait(every)
+
+    def _swept(self, declaration: Declaration, limits: Limits) -> Swept:
+        kept = load(self._database, declaration.name)
+        coverage = {place: Coverage.of(told) for place, told in kept.coverage.items()}
+        account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
+        declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
+        swept = Sweep(declaration, self._cluster, account, declared, limits).run()
+        told = {place: one.record() for place, one in account.coverage.items()}
+        save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told))
+        return swept
+
+    def _tell(self, swept: Swept) -> None:
+        entry = swept.entry()
+        partitions = self._cluster.admin.partitions([LEDGER_TOPIC])
+        if LEDGER_TOPIC not in partitions:
+            return  # its absence is what the sweep found
+        value = self._cluster.codec.encode(LEDGER_TOPIC, entry.record())
+        at = ledger_partition(SERVICE, partitions[LEDGER_TOPIC])
+        self._cluster.send([Record(LEDGER_TOPIC, entry.key, value, [], at)])
+
+
+@contextmanager
+def open_reconciler(settings: Settings, declarations: Sequence[Declaration]) -> Iterator[Reconciler]:
+    """A reconciler of these pipelines, on the servers that the settings name. Raises SettingsError, Unreachable."""
+    properties, bootstrap = settings.client_properties(), settings.bootstrap()
+    with (
+        closing(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)) as registry,
+        closing(open_sweeps(settings.database(SERVICE), SERVICE)) as database,
+    ):
+        cluster = Cluster(
+            Admin(bootstrap, properties),
+            lambda topic: TopicReader(bootstrap, topic, properties, patience=PATIENCE),
+            Codec(registry, schemas()),
+            Emitter(bootstrap, properties).send,
+            SystemClock(),
+            instance(),
+            version(),
+        )
+        yield Reconciler(declarations, cluster, database)

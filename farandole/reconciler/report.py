@@ -1,0 +1,130 @@
+"""What a sweep found, per partition and per subscription, and the fact that tells it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from farandole.ledger.entry import Entry
+
+SERVICE = "reconciler"
+"""The name under which sweeps stand in the ledger, and of the reconciler's own database."""
+SWEPT = "sweep.done"
+_DAY = 86_400_000
+_AT_MOST = 50  # ranges that a fact names
+
+
+@dataclass(slots=True)
+class Found:
+    """One partition of one subscription. `missed` counts records without an outcome below the position.
+
+    Of these, `reemitted` were sent now, `pending` were sent before and are under way, `dead` have become letters;
+    what is left is `open`. `note` says why a partition could not be judged, or was not mended.
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    begins: int = 0
+    position: int | None = None
+    behind: int = 0  # offsets that the pipeline has not come to yet
+    outcomes: Counter[str] = field(default_factory=Counter)
+    missed: int = 0
+    reemitted: int = 0
+    pending: int = 0
+    dead: int = 0
+    note: str = ""
+
+    @property
+    def open(self) -> int:
+        """Missed, and nothing was done about it."""
+        return self.missed - self.reemitted - self.pending - self.dead
+
+
+@dataclass(slots=True)
+class Swept:
+    """One pipeline, swept. `note` is set where it could not be swept at all."""
+
+    pipeline: str
+    found: list[Found] = field(default_factory=list)
+    note: str = ""
+    started_at: int = 0
+    milliseconds: int = 0
+
+    @property
+    def undecided(self) -> list[Found]:
+        """The partitions that could not be judged: there is no position of the pipeline's own."""
+        return [one for one in self.found if one.position is None]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing, or what is missing has been sent, or is a letter now."""
+        return not self.note and not any(one.open for one in self.found)
+
+    def rows(self) -> Iterable[dict[str, object]]:
+        """One for each subscription: landed = done + filtered + waiting + parked + dead + … + missed."""
+        if self.note:
+            yield {"pipeline": self.pipeline, "topic": None, "note": self.note}
+        for topic in dict.fromkeys(one.topic for one in self.found):
+            many = [one for one in self.found if one.topic == topic]
+            outcomes = sum((one.outcomes for one in many), Counter[str]())
+            missed = sum(one.missed for one in many)
+            yield {
+                "pipeline": self.pipeline,
+                "topic": topic,
+                "landed": outcomes.total() + missed,
+                **_named(outcomes),
+                "missed": missed,
+                "reemitted": sum(one.reemitted for one in many),
+                "pending": sum(one.pending for one in many),
+                "given_up": sum(one.dead for one in many),
+                "behind": sum(one.behind for one in many),
+                "note": "; ".join(dict.fromkeys(one.note for one in many if one.note)) or None,
+            }
+
+    def entry(self) -> Entry:
+        """The sweep as a fact in the ledger: one a day and pipeline stays, and each that found something missing."""
+        outcomes = sum((one.outcomes for one in self.found), Counter[str]())
+        missed = sum(one.missed for one in self.found)
+        at = str(self.started_at) if missed or self.note else f"day-{self.started_at // _DAY}"
+        told = {
+            "pipeline": self.pipeline,
+            "proven": "; ".join(_range(one) for one in self.found if one.position is not None),
+            "undecided": "; ".join(f"{one.topic}[{one.partition}]" for one in self.undecided[:_AT_MOST]),
+            "landed": str(outcomes.total() + missed),
+            **{name: str(count) for name, count in sorted(outcomes.items())},
+            "missed": str(missed),
+            "reemitted": str(sum(one.reemitted for one in self.found)),
+            "pending": str(sum(one.pending for one in self.found)),
+            "given_up": str(sum(one.dead for one in self.found)),
+            "seconds": f"{self.milliseconds / 1000:.3f}",
+            "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
+        }
+        entry = Entry("fact", SERVICE, f"fact:{SERVICE}:{SWEPT}:{self.pipeline}:{at}", 0, "fact", fact=SWEPT)
+        entry.detail = {name: text for name, text in told.items() if text}
+        entry.started_at, entry.ended_at = self.started_at, self.started_at + self.milliseconds
+        return entry
+
+
+def _range(one: Found) -> str:
+    return f"{one.topic}[{one.partition}] {one.begins}..{one.position}"
+
+
+def _named(outcomes: Counter[str]) -> dict[str, object]:
+    filtered = {name.partition(": ")[2]: n for name, n in outcomes.items() if name.startswith("filtered")}
+    named: dict[str, object] = {
+        name: outcomes.get(name, 0) for name in ("done", "caught", "duplicate", "waiting", "parked", "dead")
+    }
+    known = {*named, *(name for name in outcomes if name.startswith("filtered"))}
+    return {
+        **named,
+        "filtered": sum(filtered.values()),
+        "filtered_by": filtered,
+        "other": {name: n for name, n in outcomes.items() if name not in known},
+    }
+
+
+def whole(swept: Sequence[Swept]) -> bool:
+    """Whether nothing is left to be done anywhere."""
+    return all(one.whole for one in swept)
