@@ -18,7 +18,7 @@ import click
 from farandole.cli import cli
 from farandole.settings import _NAMED as NAMED
 from farandole.settings import CLIENT_PROPERTIES, Settings
-from farandole.topics import CONTROL, LEDGER, own_schemas
+from farandole.topics import CONTROL, EXPECTATIONS, LEDGER, own_schemas
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"
@@ -48,6 +48,11 @@ BESIDE = (
     ("FARANDOLE_SCHEMAS", "`schemas/avro`", "The folder of the reader schemas."),
     ("FARANDOLE_SOURCES", "`topology/sources`", "The folder of the declared sources."),
     ("FARANDOLE_SCHEDULES", "`topology/schedules.yaml`", "The [timetable](schedules.md)."),
+    (
+        "FARANDOLE_EXPECTATIONS",
+        "`topology/expectations.yaml`",
+        "What [must have come](../howto/notice-what-did-not-happen.md).",
+    ),
     ("FARANDOLE_CLUSTER", "`local`", "The file of `topology/clusters/` that `farandole topology` takes."),
     ("FARANDOLE_ACTOR", "the user and the machine", "Who gives a command, as the audit tells."),
     ("FARANDOLE_VERSION", "the library's", "The version that ledger entries and dead letters tell."),
@@ -186,6 +191,28 @@ def control_page() -> str:
     )
 
 
+def expectation_page() -> str:
+    """The fields of an expectation, from its schema."""
+    schema = own_schemas()[EXPECTATIONS]
+    return "\n".join(
+        [
+            NOTE,
+            "# Expectation",
+            "",
+            "The topic `farandole.expectations.v1` (`compact,delete`, one partition) has a record for every deadline,",
+            "Avro in Confluent's wire format; the record key is the `id`. Records of one id are folded in the order of",
+            "the topic: `state` goes from `pending` to `missed` to one of `met`, `met_late`, `waived`, of equals the",
+            "first stays; `telling` with `attempt` goes forward in the same way, by itself. A tombstone takes a row",
+            "that was not due off the books.",
+            "",
+            *_table(schema),
+            "",
+            "Both times are a record of `start` and `end`, half-open.",
+            "",
+        ]
+    )
+
+
 def _table(record: dict[str, Any]) -> list[str]:
     rows = [f"| `{f['name']}` | {_type(f['type'])} | {f.get('doc', '')} |" for f in record["fields"]]
     return ["| field | type | what it is |", "|---|---|---|", *rows]
@@ -221,7 +248,13 @@ def _records(avro: Any) -> Iterator[dict[str, Any]]:
                     yield from _records(one_record)
 
 
-WRITERS = {"settings.md": settings_page, "cli.md": cli_page, "ledger.md": ledger_page, "control.md": control_page}
+WRITERS = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "ledger.md": ledger_page,
+    "control.md": control_page,
+    "expectation.md": expectation_page,
+}
 """The pages that are written here."""
 
 

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Attempt": "attempt",
     "Database": "resources",
+    "Expect": "declaration",
     "Interval": "event",
     "Pipeline": "pipeline",
     "Retry": "declaration",
@@ -29,7 +30,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from farandole.attempt import Attempt
-    from farandole.declaration import Retry
+    from farandole.declaration import Expect, Retry
     from farandole.event import Interval
     from farandole.pipeline import Pipeline, by, pipeline, resource, step, use, when
     from farandole.resources import Database
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attempt",
     "Database",
+    "Expect",
     "Interval",
     "Pipeline",
     "Retry",

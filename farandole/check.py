@@ -61,13 +61,33 @@ def check_services(targets: Sequence[str] = (), root: Path | None = None) -> lis
     except DeclarationError as error:
         broken = problems_of(error)
     reports = [_report(target, root, None if broken else schemas) for target in targets]
-    return [*([Report("schemas", broken)] if broken else []), *reports, *_schedules(root, schemas, whole=whole)]
+    return [*([Report("schemas", broken)] if broken else []), *reports, *_topology(root, schemas, whole=whole)]
 
 
-def _schedules(root: Path, schemas: Schemas, *, whole: bool) -> Iterator[Report]:
-    """On the timetable, where there is one and the whole repository is asked about."""
-    path = root / "topology" / "schedules.yaml"
-    if not whole or not path.exists():
+def _topology(root: Path, schemas: Schemas, *, whole: bool) -> Iterator[Report]:
+    """On the timetable and the expectations, where there are any and the whole repository is asked about."""
+    if whole:
+        yield from _schedules(root / "topology" / "schedules.yaml", schemas)
+        yield from _expectations(root / "topology" / "expectations.yaml", schemas)
+
+
+def _expectations(path: Path, schemas: Schemas) -> Iterator[Report]:
+    if not path.exists():
+        return
+    from farandole.expecting import note, read_expectations  # what it needs is an extra
+
+    try:
+        read = read_expectations(path, schemas)
+    except DeclarationError as error:
+        yield Report("expectations", problems_of(error))
+    else:
+        now = SystemClock().now()
+        notes = (Problem(str(path), f"expectations: {one.name} is {note(one, now)}", note=True) for one in read)
+        yield Report("expectations", (), tuple(notes))
+
+
+def _schedules(path: Path, schemas: Schemas) -> Iterator[Report]:
+    if not path.exists():
         return
     from farandole.sources.timetable import check_timetable, notes  # what it needs is an extra
 
@@ -104,7 +124,19 @@ def check(declaration: Declaration, schemas: Schemas | None = None) -> list[Prob
         problems += [*_schemas(declaration, schemas), *_once(declaration, schemas), *_join(declaration, schemas)]
     for made in plans:
         problems += _errors(declaration, made)
+    problems += _expect(declaration)
     return [*dict.fromkeys(problems), *_notes(declaration, plans)]
+
+
+def _expect(declaration: Declaration) -> Iterator[Problem]:
+    if not declaration.expect:
+        return
+    from farandole.expecting import note, of_pipeline, pipeline_problems  # what it needs is an extra
+
+    wrong = list(pipeline_problems(declaration))
+    yield from wrong
+    for one in [] if wrong else of_pipeline(declaration):
+        yield Problem(declaration.source, f"{declaration.name}: {note(one, SystemClock().now())}", note=True)
 
 
 def _about(declaration: Declaration) -> Iterator[Problem]:

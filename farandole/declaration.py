@@ -109,6 +109,22 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Expect:
+    """What must have come by when: ``Expect(by="06:30 America/New_York", each="weekday", grace="30m")``.
+
+    Every day (or hour) that `each` counts has a deadline at the time that `by` names. What is expected by then is
+    `interval`: the data of the counted day (hour) before (``previous``), of that day itself (``same``), or whatever
+    comes around that time (``any``). `grace` passes before anybody is told that it is missing.
+    """
+
+    by: str
+    each: str = "day"  # day, weekday, hour, or a calendar such as FR, US-NY or XNYS
+    grace: str = "0s"
+    interval: str = "previous"
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """A pipeline, whole. `source` is where it was written, for messages; it does not take part in ``==``."""
 
@@ -127,6 +143,7 @@ class Declaration:
     on_dead: str = "continue"
     guard: str = "on"
     emits: tuple[str, ...] = ()
+    expect: tuple[Expect, ...] = ()
     source: str = field(default="", compare=False)
 
     @property

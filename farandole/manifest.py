@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from farandole.clock import seconds
-from farandole.declaration import Catch, Declaration, Join, Need, Retry, Step, Subscription
+from farandole.declaration import Catch, Declaration, Expect, Join, Need, Retry, Step, Subscription
 from farandole.pipeline import frozen_options
 from farandole.problem import Mistakes, Problem, refuse
 from farandole.ready import ready
@@ -20,8 +20,9 @@ __all__ = ["read_manifest", "ready", "write_manifest"]
 
 KEYS = (
     "pipeline", "about", "owner", "since", "once", "when", "join", "steps", "emits", "scale", "on_rewind",
-    "on_conflict", "on_dead", "guard",
+    "on_conflict", "on_dead", "guard", "expect",
 )  # fmt: skip
+EXPECT_KEYS = ("by", "each", "grace", "interval")
 STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check", "needs", "isolate")
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
@@ -59,6 +60,7 @@ class _Manifest(Reader):
             join=self._join(top.get("join")),
             once=self.texts(top.get("once"), "once"),
             emits=tuple(sorted(self.texts(top.get("emits"), "emits"))),
+            expect=self._expects(top.get("expect")),
             source=self.at(root).rpartition(":")[0],
             **more,
         )
@@ -128,6 +130,12 @@ class _Manifest(Reader):
             place=self.at(node),
         )
 
+    def _expects(self, node: yaml.Node | None) -> tuple[Expect, ...]:
+        if node is None:
+            return ()
+        many = self.items(node, "expect") if isinstance(node, yaml.SequenceNode) else [node]
+        return tuple(read_expect(self, one, self.mapping(one, "expect", EXPECT_KEYS)) for one in many)
+
     def _yes(self, node: yaml.Node | None, title: str) -> bool:
         said = self.text(node, title)
         if said not in ("", "true", "false"):
@@ -168,6 +176,14 @@ class _Manifest(Reader):
         )
 
 
+def read_expect(reader: Reader, node: yaml.Node, words: Mapping[str, yaml.Node]) -> Expect:
+    """The expectation that these words of a mapping mean. What they say is judged by `farandole check`."""
+    said = {word: reader.text(value, f"expect.{word}") for word, value in words.items() if word in EXPECT_KEYS}
+    if "by" not in said:
+        reader.wrong(node, "expect does not say by when", 'write by: "06:30 America/New_York"')
+    return Expect(**{"by": "", **said}, place=reader.at(node))
+
+
 def package_of(path: Path) -> str:
     """The package that the modules beside a manifest belong to: ``services.merge``; empty outside services/."""
     folder = path.resolve().parent
@@ -190,6 +206,7 @@ def write_manifest(declaration: Declaration) -> str:
         "join": join and _said(join),
         "steps": [_step_said(step, package) for step in d.steps],
         "emits": list(d.emits),
+        "expect": _expect_said(d.expect),
         "scale": scale,
         **{
             word: getattr(d, word)
@@ -202,6 +219,12 @@ def write_manifest(declaration: Declaration) -> str:
 
 def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value not in ("", None, [], {})}
+
+
+def _expect_said(expect: Sequence[Expect]) -> Any:
+    usual = Expect("")
+    said = [{w: v for w in EXPECT_KEYS if (v := getattr(one, w)) != getattr(usual, w)} for one in expect]
+    return said[0] if len(said) == 1 else said
 
 
 def _step_said(step: Step, package: str) -> dict[str, Any]:

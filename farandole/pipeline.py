@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from farandole.clock import seconds
-from farandole.declaration import Catch, Declaration, Join, Need, Retry, Step, Subscription, names_of
+from farandole.declaration import Catch, Declaration, Expect, Join, Need, Retry, Step, Subscription, names_of
 from farandole.errors import DeclarationError
 from farandole.event import event_type_of
 from farandole.problem import Problem, nearest, place, problems_of, refuse
@@ -28,7 +28,7 @@ Needs = str | Sequence[str] | Mapping[str, Any]
 
 WORDS = (
     *("join", "steps", "since", "once", "slots", "ordering", "on_rewind", "on_conflict", "on_dead"),
-    *("guard", "owner", "name", "emits"),
+    *("guard", "owner", "name", "emits", "expect"),
 )
 """What may stand in a pipeline's class beside its signals."""
 
@@ -172,6 +172,7 @@ class Pipeline:
     owner: ClassVar[str]
     name: ClassVar[str]
     emits: ClassVar[Sequence[Events]]
+    expect: ClassVar[Expect | Sequence[Expect]]
 
     def __init_subclass__(cls) -> None:
         words = {name: value for name, value in vars(cls).items() if not name.startswith("_")}
@@ -221,6 +222,7 @@ def declare(title: str, about: str, words: Mapping[str, Any], source: str) -> De
         join=words.get("join"),
         once=(once,) if isinstance(once, str) else tuple(once),
         emits=_emits(words["emits"]) if "emits" in words else emits,
+        expect=_expect(title, words.get("expect", ()), problems, source),
         source=source,
         **{word: words[word] for word in plain if word in words},
     )
@@ -261,6 +263,14 @@ def _steps(title: str, written: Any, problems: list[Problem], source: str) -> tu
         except DeclarationError as error:
             problems += [Problem(p.place or source, p.message, p.hint) for p in problems_of(error)]
     return tuple(steps), tuple(sorted(emits))
+
+
+def _expect(title: str, written: Any, problems: list[Problem], source: str) -> tuple[Expect, ...]:
+    many = (written,) if isinstance(written, Expect) else tuple(written)
+    if any(not isinstance(one, Expect) for one in many):
+        problems.append(Problem(source, f"{title}: expect is {written!r}", 'write expect = Expect(by="06:30 UTC")'))
+        return ()
+    return many
 
 
 def _emits(written: Iterable[Events]) -> tuple[str, ...]:

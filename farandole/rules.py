@@ -14,7 +14,7 @@ from farandole.problem import Problem, nearest
 RESERVED = frozenset(
     {
         *("steps", "join", "since", "once", "slots", "ordering", "run", "attempt", "error", "name", "about", "owner"),
-        *("emits", "on_rewind", "on_conflict", "on_dead", "guard", "declaration"),
+        *("emits", "expect", "on_rewind", "on_conflict", "on_dead", "guard", "declaration"),
     }
 )
 """Words that no signal may be called: they mean something else in a declaration or to a step."""

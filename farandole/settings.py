@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     )
     kafka: dict[str, str] = Field(default_factory=dict, repr=False)
     """Client properties of ``farandole.toml``'s table ``[kafka]``; KAFKA_… variables override them."""
+    alerts: dict[str, list[str]] = Field(default_factory=dict, repr=False)
+    """``farandole.toml``'s table ``[alerts]``: ``routes``, the addresses that alerts go to."""
+    alert_routes: str = Field("", repr=False)
+    """The same addresses, with spaces between them; they take the place of the table's."""
     database_url: str = Field("", repr=False)
     """SQLAlchemy URL of a pipeline's own tables; ``{pipeline}`` stands for its name."""
     lake: str = ""
@@ -148,6 +152,16 @@ class Settings(BaseSettings):
         """What every Kafka client is made with: the brokers, and how to be let in. Raises SettingsError."""
         given = {name: os.environ.get("KAFKA_" + name.upper().replace(".", "_"), "") for name in CLIENT_PROPERTIES}
         return {**self.kafka, **{k: v for k, v in given.items() if v}, "bootstrap.servers": self.bootstrap()}
+
+    def routes(self) -> list[str]:
+        """The addresses that alerts go to. Raises SettingsError for a table ``[alerts]`` with other words."""
+        if unknown := sorted(self.alerts.keys() - {"routes"}):
+            raise SettingsError(
+                f"[alerts] has an unknown key {unknown[0]!r}",
+                place=str(config_file()),
+                hint='write routes = ["json://…"]',
+            )
+        return self.alert_routes.split() or self.alerts.get("routes", [])
 
     def database(self, pipeline: str) -> str:
         """The URL of one pipeline's database; the folder of an SQLite file is made."""

@@ -14,6 +14,8 @@ CONTROL = "farandole.control.v1"
 """Compacted: what is wanted of running services; the newest command per pipeline and run."""
 AUDIT = "farandole.audit.v1"
 """Never compacted: every command that was given, in the same shape as on the control topic."""
+EXPECTATIONS = "farandole.expectations.v1"
+"""Compacted: what must have come by when, written ahead, and how each expectation stands."""
 
 TICKS = "clock.ticked.v1"
 """What the clock tells. An event type like any other: its schema stands in the repository, not here."""
@@ -30,4 +32,7 @@ def own_schema_file(topic: str) -> Path:
 @cache
 def own_schemas() -> dict[str, dict[str, Any]]:
     """The Avro schema of each of these topics, as this version writes and reads it."""
-    return {topic: json.loads(own_schema_file(topic).read_text(encoding="utf-8")) for topic in (LEDGER, CONTROL, AUDIT)}
+    return {
+        topic: json.loads(own_schema_file(topic).read_text(encoding="utf-8"))
+        for topic in (LEDGER, CONTROL, AUDIT, EXPECTATIONS)
+    }

@@ -18,7 +18,7 @@ from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.schemagen import load_schemas
-from farandole.topics import AUDIT, CONTROL, LEDGER, TICKS, own_schema_file, own_schemas
+from farandole.topics import AUDIT, CONTROL, EXPECTATIONS, LEDGER, TICKS, own_schema_file, own_schemas
 from farandole.topology.yamlfile import YamlFile
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -45,12 +45,14 @@ _OF_OURS = {
     },
     CONTROL: {**_OF_LETTERS, "cleanup.policy": "compact", "delete.retention.ms": _WEEK},
     AUDIT: _OF_LETTERS,
+    EXPECTATIONS: {**_OF_LETTERS, "cleanup.policy": "compact,delete", "delete.retention.ms": _WEEK},
 }
 # commands are few, and a pause that retention forgot would end by itself
 _UNLESS_SAID = {
     LEDGER: {"partitions": 12, "retention": "400d"},
     CONTROL: {"partitions": 1, "retention": "forever"},
     AUDIT: {"partitions": 1, "retention": "forever"},
+    EXPECTATIONS: {"partitions": 1, "retention": "400d"},
 }
 
 

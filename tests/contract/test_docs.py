@@ -19,10 +19,12 @@ import pytest
 from farandole.cli import cli
 from farandole.deadletter import Failure, LetterContext, letter_of
 from farandole.event import Envelope, RawRecord
+from farandole.expecting import read_expectations
 from farandole.manifest import KEYS as MANIFEST
 from farandole.manifest import read_manifest
 from farandole.pipeline import WORDS, StepLabel
 from farandole.points import POINTS
+from farandole.schemagen import load_schemas
 from farandole.settings import CLIENT_PROPERTIES, Settings
 from farandole.sources.timetable import KEYS, read_timetable
 
@@ -223,8 +225,16 @@ EXECUTED = (
     "README.md",
     "docs/howto/write-a-pipeline.md",
     "docs/howto/run-something-every-night.md",
+    "docs/howto/notice-what-did-not-happen.md",
     "docs/howto/when-a-dependency-is-down.md",
 )
+
+
+def test_the_expectation_of_the_page_is_one(tmp_path: Path):
+    page = ROOT / "docs/howto/notice-what-did-not-happen.md"
+    (tmp_path / "expectations.yaml").write_text(next(b.text for b in blocks(page) if b.language == "yaml"))
+    read = read_expectations(tmp_path / "expectations.yaml", load_schemas(ROOT / "schemas/avro"))
+    assert [one.name for one in read] == ["weather-files"]
 
 
 @pytest.mark.parametrize("name", EXECUTED)
