@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -152,7 +154,7 @@ class Session:
             SystemError,
         ) as error:  # SystemError: a fatal error met a report's callback
             raise self._after(error) from error
-        except Refused:
+        except (Refused, Spoiled):
             self.drop()
             raise
 
@@ -169,7 +171,7 @@ class Session:
         producer.flush(COMMIT_TIMEOUT)
         point("txn.ledger_produced")
         if offset is not None:
-            producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
+            self._send(producer, offset, membership)
         point("txn.offsets_sent")
         point("txn.commit_sent", after=0.001)
         try:
@@ -180,6 +182,31 @@ class Session:
             producer.commit_transaction(COMMIT_TIMEOUT)  # it resumes where it stood
         point("txn.committed")
         producer.poll(0)
+
+    def _send(self, producer: Producer, offset: Commit, membership: Any) -> None:
+        """The consumed offset, waited for on a thread that can be left behind.
+
+        For a coordinator of the group that has left the brokers' list meanwhile the client waits for ever, whatever
+        its time-out (librdkafka 5456 and 5511). The next session ends the transaction; who still waits is not heard.
+        """
+        answer: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                answer.set_result(
+                    producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
+                )
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised by who asked
+                answer.set_exception(error)
+
+        Thread(target=send, name=f"offsets-{self.id}", daemon=True).start()
+        try:
+            answer.result(COMMIT_TIMEOUT + 1)
+        except TimeoutError:
+            raise Spoiled(
+                f"the transaction did not end: the group's coordinator did not answer for {COMMIT_TIMEOUT + 1:g} s",
+                place=self.id,
+            ) from None
 
     def _produce(self, producer: Producer, index: int, record: Record, ledger: str) -> None:
         reported = self._ledger_reported if record.topic == ledger else self._reported(index)
