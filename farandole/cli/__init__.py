@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("farandole.cli.events:events", "Emit, follow and show events."),
     "runs": ("farandole.cli.runs:runs", "List, show, cancel and release runs."),
     "ledger": ("farandole.cli.ledger:ledger", "Build anew what is kept in SQL, from the ledger."),
+    "status": ("farandole.cli.status:status", "Did last night run: what is late, missing, dead or restated."),
     "gaps": ("farandole.cli.gaps:gaps", "Records that are lost to a pipeline."),
     "lineage": ("farandole.cli.runs:lineage", "What an event or run came from, and what came of it."),
     "dlq": ("farandole.cli.dlq:dlq", "Dead letters: count, show, mend, send back."),

@@ -49,24 +49,25 @@ class Tail:
         return {p: at for p, at in offsets.items() if not self._only or p in self._only}
 
 
-class Expectations:
-    """The rows of the topic by id. What is written is known once it has been read back: the topic has the order.
+class Standing:
+    """The rows of the topic by id, as they stand. The reader stays the caller's to close."""
 
-    Make it with :func:`opened`; the reader stays the caller's to close.
-    """
-
-    def __init__(self, tail: Fresh, codec: Codec, send: Callable[[Sequence[Record]], object]) -> None:
-        self._tail, self._codec, self._send = tail, codec, send
+    def __init__(self, tail: Fresh, codec: Codec) -> None:
+        self._tail, self._codec = tail, codec
         self.rows: dict[str, Expectation] = {}
         self.crooked: set[str] = set()
         """Ids whose newest record says less than what stands: compaction would forget the rest."""
         tail.rewind(0)
 
-    def read(self) -> bool:
-        """Read on to the end; whether there was anything. Raises BrokerUnreachable, RegistryUnreachable."""
-        records = self._tail.fresh()
-        for record in records:
+    def read(self) -> dict[str, int]:
+        """Read on to the end; the ids of which there was news, each with the offset of its newest record.
+
+        Raises BrokerUnreachable, RegistryUnreachable.
+        """
+        news: dict[str, int] = {}
+        for record in self._tail.fresh():
             key = (record.key or b"").decode("utf-8", "replace")
+            news[key] = record.offset
             told = self._codec.decode(EXPECTATIONS, record.value, record.headers)
             if told is None:
                 self.rows.pop(key, None)
@@ -75,7 +76,15 @@ class Expectations:
             later = Expectation.of(told)
             stands = self.rows[key] = merged(self.rows.get(key), later)
             (self.crooked.add if stands != later else self.crooked.discard)(key)
-        return bool(records)
+        return news
+
+
+class Expectations(Standing):
+    """The same, to write too. What is written is known once it has been read back: the topic has the order."""
+
+    def __init__(self, tail: Fresh, codec: Codec, send: Callable[[Sequence[Record]], object]) -> None:
+        super().__init__(tail, codec)
+        self._send = send
 
     def write(self, rows: Iterable[Expectation]) -> None:
         """Put rows on the topic; acknowledged when it returns."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
-VERSION = 3
+VERSION = 4
 """Of these tables. A projection of another version is dropped and read anew from the ledger."""
 
 metadata = MetaData()
@@ -126,6 +126,39 @@ fact = Table(
     Column("detail", Text, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     Index("fact_name", "fact", "recorded_at"),
+)
+
+expectation = Table(
+    "expectation",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("expectation", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("pipeline", String, nullable=False),
+    Column("event_type", String, nullable=False),
+    Column("criteria", Text, nullable=False),
+    Column("day", String, nullable=False),  # the deadline's date in its zone
+    Column("deadline", BigInteger, nullable=False),
+    Column("alarm_at", BigInteger, nullable=False),  # deadline and grace
+    Column("interval_start", BigInteger),
+    Column("interval_end", BigInteger),
+    Column("state", String, nullable=False),
+    Column("arrived_at", BigInteger),
+    Column("proof", Text, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("telling", String, nullable=False),
+    Column("topic_offset", BigInteger, nullable=False),  # of the newest record of the id that was folded in
+    Index("expectation_day", "day"),
+    Index("expectation_state", "state", "deadline"),
+    Index("expectation_name", "name", "deadline"),
+)
+
+expectation_position = Table(  # one row: which topic the table above was read from, and up to when
+    "expectation_position",
+    metadata,
+    Column("topic_id", String, primary_key=True),
+    Column("checked_at", BigInteger, nullable=False),
 )
 
 by_run = {run: run.c.id, run_step: run_step.c.run_id, run_event: run_event.c.run_id}

@@ -1,4 +1,4 @@
-"""Keeps the SQL projection of the ledger: what `farandole runs`, `farandole lineage` and the console read.
+"""Keeps the SQL projection: what `farandole runs`, `status`, `lineage` and the console read.
 
 Nothing waits for it: with the projector stopped, pipelines run on and the projection grows older.
 """
@@ -6,24 +6,41 @@ Nothing waits for it: with the projector stopped, pipelines run on and the proje
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 from farandole.kafka.codec import Codec
+from farandole.kafka.expectations import Standing, Tail
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.ledger.database import open_projection
-from farandole.ledger.entry import LEDGER_TOPIC, ledger_schema
+from farandole.ledger.entry import LEDGER_TOPIC
+from farandole.ledger.expected import ExpectationProjector
 from farandole.ledger.projector import Projector
 from farandole.settings import Settings
+from farandole.topics import EXPECTATIONS, own_schemas
 
 
 def main(settings: Settings, stop: threading.Event, until_drained: bool = False) -> None:  # noqa: FBT001, FBT002 - as every service
-    """Project until `stop` is set; with `until_drained` until the end of the ledger is reached."""
-    with (
-        closing(open_projection(settings.database("projector"))) as database,
-        closing(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)) as registry,
-        TopicReader(settings.bootstrap(), LEDGER_TOPIC, settings.client_properties()) as reader,
-    ):
-        codec = Codec(registry, {LEDGER_TOPIC: ledger_schema()})
-        projector = Projector(database, reader, lambda record: codec.decode(LEDGER_TOPIC, record.value, record.headers))
-        projector.run(stop, until_drained=until_drained)
+    """Project until `stop` is set; with `until_drained` until the ends of ledger and expectations are reached."""
+    properties = settings.client_properties()
+    with ExitStack() as opened:
+        database = opened.enter_context(closing(open_projection(settings.database("projector"))))
+        registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
+        codec = Codec(opened.enter_context(closing(registry)), own_schemas())
+        ledger, expected = (
+            opened.enter_context(TopicReader(settings.bootstrap(), topic, properties))
+            for topic in (LEDGER_TOPIC, EXPECTATIONS)
+        )
+        projector = Projector(database, ledger, lambda record: codec.decode(LEDGER_TOPIC, record.value, record.headers))
+        beside = ExpectationProjector(database, lambda: (Standing(Tail(expected), codec), expected.describe().topic_id))
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(beside.run, stop, until_drained=until_drained)
+            if not until_drained:
+                other.add_done_callback(lambda _: stop.set())  # it ends by itself only when something is wrong
+            try:
+                projector.run(stop, until_drained=until_drained)
+            finally:
+                if not until_drained:
+                    stop.set()
+            other.result()

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import structlog
+from click.testing import CliRunner
 
+from farandole.cli import cli
 from farandole.clock import ManualClock
 from farandole.event import Envelope, Record
 from farandole.kafka.admin import Admin
@@ -24,6 +26,7 @@ from farandole.service import schemas
 from farandole.settings import load_settings
 from farandole.topics import EXPECTATIONS, own_schemas
 from farandole.topology.desired import read_desired
+from services.projector.service import main as project
 from services.sentinel.service import main
 from tests.integration.runtime_world import said, until
 
@@ -80,6 +83,7 @@ class Watch:
         monkeypatch.setenv("FARANDOLE_STACK", "external")
         monkeypatch.setenv("FARANDOLE_SCHEMAS", str(ROOT / "schemas/avro"))
         monkeypatch.setenv("FARANDOLE_ALERT_ROUTES", f"json://127.0.0.1:{self.receiver.server_port}/alerts")
+        monkeypatch.setenv("FARANDOLE_DATABASE_URL", f"sqlite:///{folder}/{{pipeline}}.db")
         monkeypatch.chdir(folder)
         self.bootstrap = stack.bootstrap_servers
         self.registry = Registry(stack.registry_url)
@@ -134,6 +138,14 @@ class Watch:
         count = Admin(self.bootstrap).partitions([LEDGER_TOPIC])[LEDGER_TOPIC]
         self.emitter.send([Record(LEDGER_TOPIC, entry.key, value, [], ledger_partition(self.name, count))])
 
+    def said_by_status(self) -> tuple[int, str]:
+        """The exit code of `farandole status` for the day of the first deadline, and what it calls it."""
+        project(load_settings(), threading.Event(), until_drained=True)
+        arguments = ["status", "--day", self.rows()[0].day, "-o", "json"]
+        told = CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+        stands = [one["stands"] for one in json.loads(told.stdout)["expected"] if one["name"] == self.name]
+        return told.return_value, stands[0]
+
     def to(self, moment: datetime) -> None:
         self.clock.advance((moment - self.clock.now()).total_seconds())
 
@@ -163,12 +175,15 @@ def test_a_feed_that_never_sent_anything_is_missed_and_told_once_and_resolved_wh
     assert watch.states()[0] == "missed"
     assert watch.receiver.titles(watch.name) == [f"MISSING {watch.name}"]
 
+    assert watch.said_by_status() == (3, "missing")
+
     watch.stop()
     watch.start()  # it knows from the topic that people have been told
     watch.landed(first.interval.start, first.interval.end)
     until(lambda: watch.rows()[0].telling == "resolved")
     assert watch.states()[0] == "met_late"
     assert watch.receiver.titles(watch.name) == [f"MISSING {watch.name}", f"RESOLVED {watch.name}"]
+    assert watch.said_by_status()[1] == "done late"
     assert f"alert {first.id} missed" in watch.receiver.received[0]["message"]
 
 
