@@ -193,11 +193,11 @@ class Session:
 
         def send() -> None:
             try:
-                answer.set_result(
-                    producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
-                )
+                producer.send_offsets_to_transaction([TopicPartition(*offset)], membership, COMMIT_TIMEOUT)
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised by who asked
                 answer.set_exception(error)
+            else:
+                answer.set_result(None)
 
         Thread(target=send, name=f"offsets-{self.id}", daemon=True).start()
         try:
