@@ -102,6 +102,8 @@ class Stack:
             running = [server for server in self._state.servers().values() if is_running(server)]
             with ThreadPoolExecutor(5, "farandole-down") as pool:
                 list(pool.map(lambda server: self.stop(server.name), running))
+            for pid, started in process.left_over(java(), self.folder):  # somebody was interrupted before he noted it
+                process.stop(pid, started)
             return [server.name for server in running]
 
     def status(self) -> list[tuple[Server, bool]]:

@@ -85,6 +85,16 @@ def stop(pid: int, started: float, *, polite: int = signal.SIGTERM, grace: float
         raise StackError(f"process {pid} does not end, not even by SIGKILL", hint="look at it with `ps`")
 
 
+def left_over(program: str, folder: Path) -> list[tuple[int, float]]:
+    """The processes of that program whose command line names a file in the folder: their pids and start times."""
+    psutil = _psutil()
+    return [
+        (found.pid, started_at(found.pid))
+        for found in psutil.process_iter(["cmdline"])
+        if (words := found.info["cmdline"]) and words[0] == program and any(f"{folder}/" in word for word in words[1:])
+    ]
+
+
 def missing(error: ImportError, otherwise: str) -> StackError:
     """The error for a package of ``farandole[stack]`` that is not installed."""
     return StackError(

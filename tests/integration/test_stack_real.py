@@ -176,6 +176,18 @@ def test_a_stack_that_was_interrupted_while_it_started_is_found_and_stopped(fold
     assert processes_of(folder) == []
 
 
+def test_a_server_that_was_started_and_not_noted_is_stopped_too(folder):
+    stack = Stack(folder)
+    kafka = stack.start_kafka()
+    (folder / "stack.json").unlink()
+    assert processes_of(folder)
+
+    Stack(folder).down()
+
+    assert not process.is_alive(kafka.pid, kafka.started)
+    assert processes_of(folder) == []
+
+
 def test_taken_ports_are_left_to_their_owners(folder):
     with contextlib.ExitStack() as owners:
         for port in (9092, 8081):
