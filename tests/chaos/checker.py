@@ -156,6 +156,9 @@ class _Books:
                 if at in self.landed and entries[-1].state != "joined":
                     self.of_event[self.landed[at].id].add(run)
         self.of_filtered = {self.landed[at].id for at in self.filtered if at in self.landed}
+        self.lanes: dict[str, set[tuple[str, int, bytes | None]]] = defaultdict(set)
+        for landed in history.landed:
+            self.lanes[landed.id].add((*landed.at[:2], landed.key))
 
     def final(self) -> Iterator[tuple[str, Entry]]:
         """Each run as it stands in the end."""
@@ -243,7 +246,11 @@ def _triggers(books: _Books, entry: Entry) -> list[Where]:
 
 
 def _in_order(books: _Books) -> Iterator[Anomaly]:
-    """Of one record key of one partition, what comes out stands in the order in which it came in."""
+    """Of one record key of one partition, what comes out stands in the order in which it came in.
+
+    An event that was told on several partitions or under several record keys has no one place in the order, and can be
+    promised none: of two partitions that tell two such events the one way and the other, each would wait for the other.
+    """
     if not books.seen.ordered:
         return
     came: dict[Any, list[int]] = defaultdict(list)
@@ -262,10 +269,11 @@ def _in_order(books: _Books) -> Iterator[Anomaly]:
 
 
 def _single(books: _Books, entry: Entry | None) -> Where | None:
-    """The one record that a run of its first life came from; a redriven one and a joined one keep no order."""
+    """The one record that a run of its first life came from; what is redriven, joined or told astray keeps no order."""
     if entry is None or entry.life or entry.joined or len(entry.triggers) != 1:
         return None
-    return entry.triggers[0] if entry.triggers[0] in books.landed else None
+    landed = books.landed.get(entry.triggers[0])
+    return landed.at if landed is not None and len(books.lanes[landed.id]) == 1 else None
 
 
 def _offsets(books: _Books) -> Iterator[Anomaly]:

@@ -263,6 +263,22 @@ def test_other_keys_and_other_partitions_owe_each_other_no_order():
     assert judge(history) == []
 
 
+def test_an_event_that_was_told_under_two_keys_or_on_two_partitions_keeps_no_order():
+    for astray in (landed(9, 1)._replace(at=(IN, 1, 9)), landed(9, 1, key=b"other")):
+        history = whole()
+        history.landed.append(astray)
+        outputs_overtake(history)
+        calls_overtake(history)
+        assert judge(history) == []
+
+
+def test_an_event_that_was_told_twice_in_its_own_place_keeps_its_order():
+    history = whole()
+    history.landed.append(landed(9, 1))
+    outputs_overtake(history)
+    assert found(history) == {"non-monotonic"}
+
+
 def test_the_checker_knows_nothing_of_the_library():
     read = ast.parse(Path(checker.__file__).read_text())
     imports = {a.name for n in ast.walk(read) if isinstance(n, ast.Import) for a in n.names}
