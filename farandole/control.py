@@ -14,6 +14,7 @@ from typing import Any
 PAUSE, RESUME = "pause", "resume"
 CANCEL, RELEASE, RESCHEDULE = "cancel", "release", "reschedule"
 ACCEPT = "accept"
+CLOSE = "close"
 PLAN, PROGRESS = "plan", "progress"
 OF_PIPELINES, OF_RUNS = (PAUSE, RESUME), (CANCEL, RELEASE, RESCHEDULE)
 
@@ -79,6 +80,11 @@ def run_id_of(run_id: str) -> str:
 def topic_id_of(topic: str) -> str:
     """The id of commands for one topic."""
     return f"topic:{topic}"
+
+
+def gap_id_of(gap: str) -> str:
+    """The id of commands for one gap."""
+    return f"gap:{gap}"
 
 
 def plan_id(plan: str, part: str | int = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,10 +29,13 @@ class Control:
         self._bootstrap, self._codec, self._properties = bootstrap, codec, dict(client_properties or {})
         self._emitter: Emitter | None = None
 
-    def give(self, command: Command) -> None:
-        """An act: it stands on the control topic and, in the same transaction, on the audit topic for good."""
+    def give(self, *commands: Command, beside: Sequence[Record] = ()) -> None:
+        """Acts: they stand on the control topic and, in the same transaction, on the audit topic for good.
+
+        `beside` goes with them, all or nothing: what an act says in the ledger.
+        """
         self._there(CONTROL, AUDIT)
-        records = [self._record(CONTROL, command), self._record(AUDIT, command)]
+        records = [self._record(topic, command) for command in commands for topic in (CONTROL, AUDIT)] + [*beside]
         # an id of its own: two people who give commands at the same time must not fence each other
         mine = {**self._properties, "bootstrap.servers": self._bootstrap}
         session = Session(f"farandole-control-{uuid.uuid4().hex}", mine)

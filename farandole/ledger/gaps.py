@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from farandole.clock import iso_of
+from farandole.control import Command
 from farandole.errors import FarandoleError
-from farandole.ledger.entry import GAP, GAP_CLOSED
+from farandole.ledger.entry import GAP, GAP_CLOSED, Entry
 from farandole.ledger.queries import Answer, moment
 from farandole.ledger.tables import fact
 
@@ -33,13 +35,23 @@ def gap_named(conn: Connection, prefix: str) -> Answer:
         return exact[0]
     if not exact:
         raise FarandoleError(
-            f"no gap {prefix!r} in the projection", place="gaps", hint="farandole gaps --all shows all"
+            f"no gap {prefix!r} in the projection", place="gaps", hint="farandole gaps list --all shows all"
         )
     raise FarandoleError(
         f"more than one gap begins with {prefix!r}: {', '.join(gap['id'] for gap in exact[:5])}",
         place="gaps",
         hint="give more of the id",
     )
+
+
+def closed(gap: Answer, command: Command) -> Entry:
+    """The fact that a person knows of a gap: from here on its pipeline is complete again, but for others."""
+    detail = {"gap": gap["id"], "actor": command.actor, "reason": command.reason, "at": iso_of(command.at)}
+    name = gap["id"].replace(":", f":{GAP_CLOSED}:", 1)
+    return Entry(
+        "fact", gap["pipeline"], f"fact:{name}", state="fact", fact=GAP_CLOSED, detail=detail,
+        started_at=command.at, ended_at=command.at,
+    )  # fmt: skip
 
 
 def _name(row: Row[Any]) -> str:

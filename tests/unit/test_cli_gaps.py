@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -65,3 +66,26 @@ def test_the_list_of_runs_says_which_pipelines_are_incomplete(known):
     assert "merge is incomplete" in remark
     assert "farandole gaps merge" in remark
     assert "incomplete" not in ask("runs", "list", "--pipeline", "mart")[2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (["--reason", "x"], "say which"),
+        (["--all", "--pipeline", "merge", "--reason", "x"], "say which"),
+        (["merge:T1/3/10", "--all", "--reason", "x"], "say which"),
+        (["--all"], "reason"),
+        (["--all", "--reason", " "], "say why"),
+    ],
+)
+def test_a_gap_is_closed_by_name_and_with_a_reason(known, asked, why):
+    known(gap("10", "15"))
+
+    with pytest.raises(click.UsageError, match=why):
+        ask("gaps", "close", *asked)
+
+
+def test_where_nothing_is_open_nothing_is_written(known):
+    known(gap("10", "15"))
+
+    assert ask("gaps", "close", "--pipeline", "mart", "--reason", "x")[:2] == (0, "")
