@@ -6,8 +6,10 @@ Routes are addresses as the library ``apprise`` reads them: ``json://host:8080/p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from farandole.clock import iso
@@ -43,7 +45,8 @@ def alert_of(row: Expectation, kind: Literal["missed", "resolved"]) -> Alert:
     if kind == "missed":
         title = f"MISSING {row.name}, due {iso(row.deadline)}"
         text = f"Nothing shows that {what}{about} has come. It was due {iso(row.deadline)}."
-        remedy = f"farandole expect waive {row.name} {row.day} --reason …"
+        hourly = " hour " in row.expectation  # a day has many of those
+        remedy = f"farandole expect waive {row.name} {iso(row.deadline) if hourly else row.day} --reason …"
         return Alert(f"{row.id} missed", title, f"{text}\nIf nothing will come: {remedy}\nalert {row.id} missed")
     how = {"met_late": "it came late", "waived": f"waived by {row.actor}: {row.reason}"}.get(
         row.state, "it comes again"
@@ -51,6 +54,21 @@ def alert_of(row: Expectation, kind: Literal["missed", "resolved"]) -> Alert:
     at = f", {iso(row.arrived_at)}" if row.arrived_at else ""
     text = f"Expected was {what}{about} by {iso(row.deadline)}: {how}{at}.\nalert {row.id} resolved"
     return Alert(f"{row.id} resolved", f"RESOLVED {row.name}, due {iso(row.deadline)}", text, over=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a test alert went by one route: its address, without passwords, and what it said where it did not work."""
+
+    route: str
+    worked: bool
+    why: str
+
+
+def trial(actor: str, now: datetime) -> Alert:
+    """An alert that only shows that its route works."""
+    text = f"A test that {actor} sent {iso(now)}. Nothing is wrong, and nothing has to be done."
+    return Alert(f"test {iso(now)}", "TEST of this route", text, over=True)
 
 
 class Routes:
@@ -66,6 +84,18 @@ class Routes:
     def tell(self, row: Expectation, kind: Literal["missed", "resolved"]) -> None:
         """Send what is to be told of a row by every route. Raises FarandoleError where one did not take it."""
         self.send(alert_of(row, kind))
+
+    def tried(self, alert: Alert) -> list[Tried]:
+        """Send an alert by every route, whatever each has taken before; how each went."""
+        from apprise import LogCapture, NotifyType
+
+        found = []
+        for route in self._routes:
+            with LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
+                worked = bool(route.notify(body=alert.text, title=alert.title, notify_type=NotifyType.INFO))
+                why = "" if worked else " ".join(said.getvalue().split())
+            found.append(Tried(route.url(privacy=True), worked, why))
+        return found
 
     def send(self, alert: Alert) -> None:
         """Send an alert by every route that has not taken it yet. Raises FarandoleError, naming those that failed."""

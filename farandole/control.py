@@ -15,6 +15,7 @@ PAUSE, RESUME = "pause", "resume"
 CANCEL, RELEASE, RESCHEDULE = "cancel", "release", "reschedule"
 ACCEPT = "accept"
 CLOSE = "close"
+WAIVE = "waive"
 PLAN, PROGRESS = "plan", "progress"
 OF_PIPELINES, OF_RUNS = (PAUSE, RESUME), (CANCEL, RELEASE, RESCHEDULE)
 
@@ -85,6 +86,11 @@ def topic_id_of(topic: str) -> str:
 def gap_id_of(gap: str) -> str:
     """The id of commands for one gap."""
     return f"gap:{gap}"
+
+
+def expectation_id(name: str) -> str:
+    """The id of acts on one expectation."""
+    return f"expectation:{name}"
 
 
 def plan_id(plan: str, part: str | int = "") -> str:

@@ -42,6 +42,11 @@ def emit(rows: Iterable[Row], output: str | None, *, columns: Sequence[str] | No
     return len(kept)
 
 
+def for_a_person(output: str | None) -> bool:
+    """Whether what is asked for is a table: by the option, else on a terminal."""
+    return (output or ("table" if sys.stdout.isatty() else "jsonl")) == "table"
+
+
 def plain(value: Any) -> Any:
     """What JSON has no form for: times in RFC 3339, bytes in hex, Avro records and other values as themselves."""
     from datetime import datetime

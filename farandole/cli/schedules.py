@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from farandole.cli.answer import tell
-from farandole.cli.output import emit, output_option
+from farandole.cli.output import emit, for_a_person, output_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -53,7 +52,7 @@ def list_schedules(path: str, output: str | None) -> None:
     read, now = read_timetable(path), SystemClock().now()
     last = _last(list(read), now) if read else {}
     rows = [_listed(schedule, last, now) for schedule in read.values()]
-    if _for_a_person(output):
+    if for_a_person(output):
         rows = [{**row, "next": _local(row["next"][0], row["zone"]), "last": _told(row)} for row in rows]
     emit(rows, output, columns=_COLUMNS, empty=f"{path} has none")
 
@@ -81,7 +80,7 @@ def next_ticks(name: str, count: int, start: str | None, path: str, output: str 
     schedule = find_schedule(name, path)
     ticks = schedule.ticks(max(_start(start, schedule), schedule.since - timedelta(seconds=1)))
     rows: Iterator[dict[str, Any]] = map(_shown, islice(ticks, count))
-    if _for_a_person(output):
+    if for_a_person(output):
         rows = ({**row, "interval": str(row["interval"])} for row in rows)
     emit(rows, output, columns=("nominal", "local", "interval", "business_day"))
 
@@ -133,10 +132,6 @@ def _listed(schedule: Schedule, last: dict[str, datetime] | None, now: datetime)
         "last": newest,
         "due": waiting and waiting.nominal,
     }
-
-
-def _for_a_person(output: str | None) -> bool:
-    return (output or ("table" if sys.stdout.isatty() else "jsonl")) == "table"
 
 
 def _told(row: dict[str, Any]) -> str:

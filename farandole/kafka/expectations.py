@@ -25,15 +25,19 @@ class Fresh(Protocol):
 
 
 class Tail:
-    """A topic, or some of its partitions, read on from where it stood; from its end, until it is rewound."""
+    """A topic, or some of its partitions, read on from where it stood; from its end, until it is rewound.
 
-    def __init__(self, reader: TopicReader, partitions: Sequence[int] = ()) -> None:
+    With `undecided` it waits for transactions that are open, so that what was acknowledged just now is there.
+    """
+
+    def __init__(self, reader: TopicReader, partitions: Sequence[int] = (), *, undecided: bool = False) -> None:
         self._reader, self._only = reader, set(partitions)
+        self._ends = reader.undecided_ends if undecided else reader.ends
         self._offsets: dict[int, int] | None = None
 
     def fresh(self) -> list[RawRecord]:
         """The records up to the end of the topic as it is now. Raises BrokerUnreachable."""
-        ends = self._mine(self._reader.ends())
+        ends = self._mine(self._ends())
         if self._offsets is None:
             self._offsets = ends
         found = [record for batch in self._reader.read(self._offsets, until=ends) for record in batch]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from farandole.cli import cli
 from farandole.clock import ManualClock
+from farandole.errors import FarandoleError
 from farandole.event import Envelope, Record
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
@@ -24,7 +25,7 @@ from farandole.kafka.registry import Registry
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, ledger_partition
 from farandole.service import schemas
 from farandole.settings import load_settings
-from farandole.topics import EXPECTATIONS, own_schemas
+from farandole.topics import AUDIT, CONTROL, EXPECTATIONS, own_schemas
 from farandole.topology.desired import read_desired
 from services.projector.service import main as project
 from services.sentinel.service import main
@@ -87,7 +88,7 @@ class Watch:
         monkeypatch.chdir(folder)
         self.bootstrap = stack.bootstrap_servers
         self.registry = Registry(stack.registry_url)
-        topics = {EXPECTATIONS, LANDED, LEDGER_TOPIC}
+        topics = {EXPECTATIONS, LANDED, LEDGER_TOPIC, AUDIT, CONTROL}
         for one in read_desired(ROOT, []).topics:
             if one.name in topics:
                 self.registry.register(f"{one.name}-value", {**schemas(), **own_schemas()}[one.name])
@@ -146,6 +147,11 @@ class Watch:
         stands = [one["stands"] for one in json.loads(told.stdout)["expected"] if one["name"] == self.name]
         return told.return_value, stands[0]
 
+    def call(self, *arguments: str):
+        """A command as a person gives it: its exit code and the rows that it printed."""
+        done = CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+        return done.return_value, [json.loads(line) for line in done.stdout.splitlines()]
+
     def to(self, moment: datetime) -> None:
         self.clock.advance((moment - self.clock.now()).total_seconds())
 
@@ -185,6 +191,57 @@ def test_a_feed_that_never_sent_anything_is_missed_and_told_once_and_resolved_wh
     assert watch.receiver.titles(watch.name) == [f"MISSING {watch.name}", f"RESOLVED {watch.name}"]
     assert watch.said_by_status()[1] == "done late"
     assert f"alert {first.id} missed" in watch.receiver.received[0]["message"]
+
+
+def test_what_a_person_waives_is_closed_audited_and_resolves_its_alert(watch, monkeypatch):
+    monkeypatch.setenv("FARANDOLE_ACTOR", "ann")
+    (watch.folder / "topology").mkdir()
+    (watch.folder / "topology/expectations.yaml").write_text(EXPECTED.format(watch.name))
+    watch.start()
+    first, _ = until(lambda: len(rows := watch.rows()) == 2 and rows)
+    assert watch.call("expect", "list", watch.name)[0] == 0
+    watch.to(first.alarm_at)
+    until(lambda: watch.rows()[0].telling == "alerted")
+    code, listed = watch.call("expect", "list", watch.name, "--day", first.day)
+    assert (code, [row["state"] for row in listed]) == (3, ["missed"])
+
+    code, closed = watch.call("expect", "waive", watch.name, first.day, "--reason", "the provider is closed")
+
+    assert (code, [(row["state"], row["actor"]) for row in closed]) == (0, [("waived", "ann")])
+    until(lambda: watch.rows()[0].telling == "resolved")
+    assert watch.receiver.titles(watch.name) == [f"MISSING {watch.name}", f"RESOLVED {watch.name}"]
+    assert "waived by ann: the provider is closed" in watch.receiver.received[-1]["message"]
+    assert watch.said_by_status()[1] == "waived"
+    acts = [row for row in watch.call("audit")[1] if row["ids"] == [first.id]]
+    assert [(row["act"], row["actor"], row["reason"]) for row in acts] == [("waive", "ann", "the provider is closed")]
+
+    again = watch.call("expect", "waive", watch.name, first.day, "--reason", "another")[1]
+    assert [row["reason"] for row in again] == ["the provider is closed"], "what is closed stays what it is"
+    listed = watch.call("expect", "list", watch.name)[1]
+    assert [row["state"] for row in listed][:2] == ["waived", "pending"]
+    with pytest.raises(FarandoleError, match="has no deadline 1999-01-01"):
+        watch.call("expect", "waive", watch.name, "1999-01-01", "--reason", "x")
+    with pytest.raises(FarandoleError, match="nothing is expected under the name"):
+        watch.call("expect", "waive", "nobody", first.day, "--reason", "x")
+
+
+def test_a_test_alert_goes_by_every_route_and_says_which_worked(watch, monkeypatch):
+    works = f"json://127.0.0.1:{watch.receiver.server_port}/alerts"
+    monkeypatch.setenv("FARANDOLE_ALERT_ROUTES", f"{works} json://user:secret@127.0.0.1:1/nobody")
+
+    code, told = watch.call("alerts", "test")
+
+    assert (code, [one["worked"] for one in told]) == (1, [True, False])
+    assert [one["title"] for one in watch.receiver.received] == ["TEST of this route"]
+    assert told[1]["why"]
+    assert "secret" not in json.dumps(told)
+    monkeypatch.setenv("FARANDOLE_ALERT_ROUTES", works)
+    assert watch.call("alerts", "test")[0] == 0
+    watch.receiver.down = True
+    assert watch.call("alerts", "test")[0] == 1
+    monkeypatch.setenv("FARANDOLE_ALERT_ROUTES", "")
+    with pytest.raises(FarandoleError, match="nobody would be told"):
+        watch.call("alerts", "test")
 
 
 def test_a_run_in_the_ledger_meets_what_its_pipeline_expects(watch):
