@@ -14,6 +14,7 @@ from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.ready import ready_module
 from farandole.signature import imported, resolve
+from farandole.sources.inventory import Inventory
 
 SERVICES = "services"
 
@@ -24,14 +25,31 @@ def services(root: Path | None = None) -> list[str]:
     return sorted({p.parent.name for kind in ("yaml", "py") for p in found.glob(f"*/pipeline.{kind}")})
 
 
+def inventories(root: Path | None = None) -> list[str]:
+    """The names of the sources whose inventory is declared: the folders under services/ with an inventory.py."""
+    return sorted(p.parent.name for p in ((root or Path.cwd()) / SERVICES).glob("*/inventory.py"))
+
+
+def find_inventory(name: str, root: Path | None = None) -> Inventory:
+    """The inventory of a source. Raises DeclarationError where its module offers none, or cannot be imported."""
+    _importable(root or Path.cwd())
+    found = getattr(imported(f"{SERVICES}.{name}.inventory", name), "inventory", None)
+    if not isinstance(found, Inventory):
+        raise DeclarationError(
+            f"{SERVICES}/{name}/inventory.py offers no `inventory`",
+            place=f"{SERVICES}/{name}/inventory.py:1",
+            hint="inventory = Inventory(EventClass, listed); services/landing/inventory.py is an example",
+        )
+    return found
+
+
 def find_declaration(target: str, root: Path | None = None) -> Declaration:
     """The declaration of a service: a folder under services/, or ``module:object``.
 
     Raises DeclarationError if there is none, if it is written twice, or if it is wrong.
     """
     root = root or Path.cwd()
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))  # a command's own path does not hold the folder it was called in
+    _importable(root)
     module_name, colon, name = target.partition(":")
     if colon:
         found: Any = imported(module_name, f"`{target}`")
@@ -39,6 +57,11 @@ def find_declaration(target: str, root: Path | None = None) -> Declaration:
             found = getattr(found, part, None)
         return _declared(found, target)
     return _of_folder(root, target.removesuffix("/").removeprefix(f"{SERVICES}/").replace("-", "_"))
+
+
+def _importable(root: Path) -> None:
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))  # a command's own path does not hold the folder it was called in
 
 
 def _of_folder(root: Path, name: str) -> Declaration:

@@ -11,8 +11,8 @@ from farandole.cli.output import emit, output_option
 from farandole.errors import ATTENTION, FINE
 
 _COLUMNS = (
-    "pipeline", "topic", "landed", "done", "filtered", "duplicate", "waiting", "parked", "dead", "missed", "reemitted",
-    "behind",
+    "pipeline", "topic", "landed", "told", "done", "filtered", "duplicate", "waiting", "parked", "dead", "missed",
+    "reemitted", "behind",
 )  # fmt: skip
 
 
@@ -32,20 +32,28 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
     services/ or module:object; all of services/ unless one is named. Leaves with 3 when something is missing and was
     not sent.
 
+    A source with an inventory (services/landing: the files in the raw folder) is compared too: landed = told + missed.
+    A file that was never told is told now, with the id that its own service would give.
+
     \b
     Examples:
       farandole reconcile --once
+      farandole reconcile landing --once
       farandole reconcile merge --once --plan -o json
       farandole reconcile merge --once --most 5000
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
-    from farandole.find import find_declaration, services
+    from farandole.find import find_declaration, find_inventory, inventories, services
     from farandole.reconciler.cluster import Limits
     from farandole.reconciler.reconciler import open_reconciler, period
     from farandole.reconciler.report import whole
     from farandole.settings import load_settings
 
-    declarations = [find_declaration(name) for name in pipelines or services()]
-    with open_reconciler(load_settings(), declarations) as reconciler:
+    sources = [name for name in inventories() if not pipelines or name in pipelines]
+    named = [name for name in pipelines or services() if name not in sources]
+    declarations = [find_declaration(name) for name in named]
+    stocks = {name: find_inventory(name) for name in sources}
+    readers = [find_declaration(name) for name in services()] if sources else []
+    with open_reconciler(load_settings(), declarations, stocks, readers) as reconciler:
         while True:
             swept = list(reconciler.sweep(Limits(plan, most)))
             rows = [row for one in swept for row in one.rows()]

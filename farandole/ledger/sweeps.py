@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     delete,
@@ -31,7 +32,7 @@ from farandole.ledger.queries import Answer, moment
 from farandole.ledger.tables import fact
 from farandole.store.engine import Database
 
-VERSION = 1
+VERSION = 2
 """Of what is kept; what another version has kept is dropped."""
 
 metadata = MetaData()
@@ -50,6 +51,31 @@ sweep_coverage = Table(
     Column("topic_id", String, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("covered", LargeBinary, nullable=False),
+)
+stock_position = Table(
+    "stock_position",
+    metadata,
+    Column("service", String),
+    Column("topic_id", String, nullable=False),  # a recreated topic is another topic
+    Column("partition", Integer),
+    Column("next_offset", BigInteger, nullable=False),
+    PrimaryKeyConstraint("service", "partition", name="stock_position_pkey"),
+)
+stock_told = Table(
+    "stock_told",
+    metadata,
+    Column("service", String),
+    Column("event_id", String),
+    PrimaryKeyConstraint("service", "event_id", name="stock_told_pkey"),
+)
+stock_seen = Table(
+    "stock_seen",
+    metadata,
+    Column("service", String),
+    Column("uri", String),
+    Column("size", BigInteger, nullable=False),
+    Column("stamp", String, nullable=False),
+    PrimaryKeyConstraint("service", "uri", name="stock_seen_pkey"),
 )
 
 

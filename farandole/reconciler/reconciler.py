@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
 from farandole.clock import SystemClock, seconds
@@ -23,10 +23,12 @@ from farandole.letters import DeclaredKeys
 from farandole.reconciler.account import Account
 from farandole.reconciler.cluster import Cluster, Limits
 from farandole.reconciler.coverage import Coverage
-from farandole.reconciler.report import SERVICE, Swept
+from farandole.reconciler.inventory import Comparison
+from farandole.reconciler.report import SERVICE, Compared, Swept
 from farandole.reconciler.sweep import Sweep
 from farandole.service import instance, schemas, version
 from farandole.settings import Settings
+from farandole.sources.inventory import Inventory
 from farandole.store.engine import Database
 
 EVERY = "FARANDOLE_RECONCILE_EVERY"
@@ -46,14 +48,30 @@ def period() -> float:
 class Reconciler:
     """Sweeps, as often as it is told. Any number of reconcilers may do so at once."""
 
-    def __init__(self, declarations: Sequence[Declaration], cluster: Cluster, database: Database) -> None:
+    def __init__(
+        self,
+        declarations: Sequence[Declaration],
+        cluster: Cluster,
+        database: Database,
+        inventories: Mapping[str, Inventory] | None = None,
+        readers: Sequence[Declaration] = (),
+    ) -> None:
         self._declarations, self._cluster, self._database = declarations, cluster, database
+        self._inventories, self._readers = inventories or {}, readers
         for declaration in declarations:
             for event_type in declaration.topics:
                 event_class(event_type)  # what a key is made of is known by the classes
 
-    def sweep(self, limits: Limits = Limits()) -> Iterator[Swept]:  # noqa: B008 - it is frozen
-        """One pass over all pipelines, each told as it is done. What is away spoils only the pipeline at hand."""
+    def sweep(self, limits: Limits = Limits()) -> Iterator[Swept | Compared]:  # noqa: B008 - it is frozen
+        """One pass over sources and pipelines, each told as it is done. What is away spoils only the one at hand."""
+        for service, inventory in self._inventories.items():
+            compared = Compared(service, "", started_at=self._cluster.clock.millis())
+            try:
+                compared = Comparison(service, inventory, self._cluster, self._database, self._readers, limits).run()
+                self._tell(compared)
+            except Unreachable as away:
+                compared.note = f"not compared: {away}"
+            yield compared
         for declaration in self._declarations:
             swept = Swept(declaration.name, started_at=self._cluster.clock.millis())
             try:
@@ -84,7 +102,7 @@ class Reconciler:
         save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told))
         return swept
 
-    def _tell(self, swept: Swept) -> None:
+    def _tell(self, swept: Swept | Compared) -> None:
         entry = swept.entry()
         partitions = self._cluster.admin.partitions([LEDGER_TOPIC])
         if LEDGER_TOPIC not in partitions:
@@ -95,8 +113,16 @@ class Reconciler:
 
 
 @contextmanager
-def open_reconciler(settings: Settings, declarations: Sequence[Declaration]) -> Iterator[Reconciler]:
-    """A reconciler of these pipelines, on the servers that the settings name. Raises SettingsError, Unreachable."""
+def open_reconciler(
+    settings: Settings,
+    declarations: Sequence[Declaration],
+    inventories: Mapping[str, Inventory] | None = None,
+    readers: Sequence[Declaration] = (),
+) -> Iterator[Reconciler]:
+    """A reconciler of these pipelines and sources, on the servers that the settings name.
+
+    `readers` are the pipelines whose ledger may know what a source has told. Raises SettingsError, Unreachable.
+    """
     properties, bootstrap = settings.client_properties(), settings.bootstrap()
     with (
         closing(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)) as registry,
@@ -111,4 +137,4 @@ def open_reconciler(settings: Settings, declarations: Sequence[Declaration]) -> 
             instance(),
             version(),
         )
-        yield Reconciler(declarations, cluster, database)
+        yield Reconciler(declarations, cluster, database, inventories, readers)

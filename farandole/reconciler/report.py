@@ -87,9 +87,7 @@ class Swept:
         """The sweep as a fact in the ledger: one a day and pipeline stays, and each that found something missing."""
         outcomes = sum((one.outcomes for one in self.found), Counter[str]())
         missed = sum(one.missed for one in self.found)
-        at = str(self.started_at) if missed or self.note else f"day-{self.started_at // _DAY}"
         told = {
-            "pipeline": self.pipeline,
             "proven": "; ".join(_range(one) for one in self.found if one.position is not None),
             "undecided": "; ".join(f"{one.topic}[{one.partition}]" for one in self.undecided[:_AT_MOST]),
             "landed": str(outcomes.total() + missed),
@@ -101,10 +99,65 @@ class Swept:
             "seconds": f"{self.milliseconds / 1000:.3f}",
             "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
         }
-        entry = Entry("fact", SERVICE, f"fact:{SERVICE}:{SWEPT}:{self.pipeline}:{at}", 0, "fact", fact=SWEPT)
-        entry.detail = {name: text for name, text in told.items() if text}
-        entry.started_at, entry.ended_at = self.started_at, self.started_at + self.milliseconds
-        return entry
+        return _fact(self, bool(missed or self.note), told)
+
+
+@dataclass(slots=True)
+class Compared:
+    """The inventory of one source, compared with its topic: `landed` files lie there, `missed` were never told.
+
+    `wrong` says what could not be listed; `note` why nothing was compared, or nothing told.
+    """
+
+    pipeline: str
+    topic: str
+    landed: int = 0
+    missed: int = 0
+    announced: int = 0
+    wrong: list[str] = field(default_factory=list)
+    note: str = ""
+    started_at: int = 0
+    milliseconds: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that lies there has been told."""
+        return not self.note and not self.wrong and self.missed == self.announced
+
+    def rows(self) -> Iterable[dict[str, object]]:
+        """One: landed = told + missed."""
+        yield {
+            "pipeline": self.pipeline,
+            "topic": self.topic,
+            "landed": self.landed,
+            "told": self.landed - self.missed,
+            "missed": self.missed,
+            "reemitted": self.announced,
+            "note": self._said() or None,
+        }
+
+    def entry(self) -> Entry:
+        """The comparison as a fact in the ledger: one a day and source stays, and each that found something."""
+        told = {
+            "landed": str(self.landed),
+            "told": str(self.landed - self.missed),
+            "missed": str(self.missed),
+            "reemitted": str(self.announced),
+            "seconds": f"{self.milliseconds / 1000:.3f}",
+            "note": self._said(),
+        }
+        return _fact(self, bool(self.missed or self.note), told)
+
+    def _said(self) -> str:
+        return "; ".join([*([self.note] if self.note else []), *self.wrong])
+
+
+def _fact(swept: Swept | Compared, special: bool, told: dict[str, str]) -> Entry:  # noqa: FBT001
+    at = str(swept.started_at) if special else f"day-{swept.started_at // _DAY}"
+    entry = Entry("fact", SERVICE, f"fact:{SERVICE}:{SWEPT}:{swept.pipeline}:{at}", 0, "fact", fact=SWEPT)
+    entry.detail = {"pipeline": swept.pipeline, **{name: text for name, text in told.items() if text}}
+    entry.started_at, entry.ended_at = swept.started_at, swept.started_at + swept.milliseconds
+    return entry
 
 
 def _range(one: Found) -> str:
@@ -125,6 +178,6 @@ def _named(outcomes: Counter[str]) -> dict[str, object]:
     }
 
 
-def whole(swept: Sequence[Swept]) -> bool:
+def whole(swept: Sequence[Swept | Compared]) -> bool:
     """Whether nothing is left to be done anywhere."""
     return all(one.whole for one in swept)

@@ -35,10 +35,14 @@ class Announcer:
 
     def announce(self, landings: Landings) -> int:
         """Announce events, each with its id; how many there were, copies not counted."""
-        records = [self._record(identity, event) for identity, event in landings]
+        records = self.records(landings)
         for _ in range(self._times if records else 0):
             self._send(records)
         return len(records)
+
+    def records(self, landings: Landings) -> list[Record]:
+        """What is sent for them."""
+        return [self._record(identity, event) for identity, event in landings]
 
     def _record(self, identity: str, event: Any) -> Record:
         event_type, value = str(event_type_of(event)), event.record()

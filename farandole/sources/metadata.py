@@ -7,6 +7,7 @@ never reaches a column name or an allowed value.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,11 @@ class Sources:
             except DeclarationError as error:
                 bad.append(error)
         return good, bad
+
+
+def open_sources() -> Sources:
+    """The sources in the folder that FARANDOLE_SOURCES names; ``topology/sources`` unless set."""
+    return Sources(os.environ.get("FARANDOLE_SOURCES", "topology/sources"))
 
 
 def read_sources(folder: str | Path) -> dict[str, Source]:

@@ -20,7 +20,7 @@ from farandole.service import schemas
 from farandole.settings import Settings
 from farandole.sources.announce import Announcer, watch
 from farandole.sources.files import Seen
-from farandole.sources.metadata import Source, Sources
+from farandole.sources.metadata import Source, open_sources
 from farandole.telemetry import logger
 from schemas.events import FileLanded
 from services.landing.handlers import landed_events
@@ -30,7 +30,7 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False)
     """Scan and announce until `stop` is set; with `until_drained` until nothing is new."""
     folder = open_lake().folder
     folder.fs.makedirs(folder.path("raw"), exist_ok=True)
-    sources = Sources(os.environ.get("FARANDOLE_SOURCES", "topology/sources"))
+    sources = open_sources()
     times = int(os.environ.get("FARANDOLE_ANNOUNCE_TIMES", "1"))
     with closing(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)) as registry:
         emitter = Emitter(settings.bootstrap(), settings.client_properties())

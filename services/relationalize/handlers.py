@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from farandole import Retry, resource, step
 from farandole.errors import DeclarationError
 from farandole.lake import BadRows, Lake, open_lake
-from farandole.sources.metadata import Sources
+from farandole.sources.metadata import Sources, open_sources
 from schemas.events import FileLanded, FileQuarantined, TableStaged
 
 
@@ -20,7 +18,7 @@ def lake() -> Lake:
 @resource(read_only=True)
 def sources() -> Sources:
     """The sources as they are declared now: a YAML file more is a branch more."""
-    return Sources(os.environ.get("FARANDOLE_SOURCES", "topology/sources"))
+    return open_sources()
 
 
 def quarantine(file: FileLanded, error: BadRows) -> FileQuarantined:
