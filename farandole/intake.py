@@ -29,11 +29,8 @@ from farandole.reading import At, Reader, Reading
 from farandole.run import Run, RunState, Signal
 from farandole.store import Store
 from farandole.store.inbox import Known
-from farandole.store.rows import SETTLED
+from farandole.store.rows import STANDS
 from farandole.unpublished import Unpublished
-
-_STANDS = SETTLED | {"parked"}
-"""Where a key stands so that another telling of it changes nothing."""
 
 
 class BadLife(FarandoleError):
@@ -168,7 +165,7 @@ class Intake:
         """What becomes of a record in its window."""
         if reading.reason:
             reading.owned.end(self._enter(reading), reading.reason)
-        elif known is not None and known.state in _STANDS:
+        elif known is not None and known.state in STANDS:
             self._settled_before(reading, known)
         elif reading.error is not None:
             self._give_up(reading, reading.error, reading.stage)
@@ -245,16 +242,10 @@ class Intake:
 
     def _join(self, reading: Reading, known: Known | None) -> None:
         """SQL first: an event waits in its set, completes it, or is known."""
-        raw, signal = reading.raw, reading.signal
+        signal = reading.signal
         assert signal is not None  # noqa: S101 - a signal of a join
-        here = known is not None and (known.topic_id, known.partition, known.offset) == (
-            raw.topic_id, raw.partition, raw.offset,
-        )  # fmt: skip
-        if known is not None and (known.state in _STANDS or (known.state == "waiting" and not here)):
-            self._settled_before(reading, known)
-            return
         member = self.joining.member(reading)
-        joined = self.joining.add(reading, member)
+        joined = self.joining.add(reading, member, known)
         slot = self._enter(reading)
         if joined.state == "complete":
             signals = self.joining.signals(joined.members, signal)
@@ -334,8 +325,7 @@ class Intake:
 
     def retry_blocked(self) -> list[Run]:
         """Ask again for keys that somebody else held. Raises DatabaseUnreachable with nothing changed."""
-        waiting = [r for r in self.blocked if r.owned.phase == RUNNING]
-        self.blocked = []
+        waiting, self.blocked = self.joining.parted([r for r in self.blocked if r.owned.phase == RUNNING])
         try:
             known = self._known(waiting)
             while waiting:

@@ -12,6 +12,7 @@ from farandole.match import Match, Matcher
 from farandole.reading import Reading
 from farandole.run import Signal
 from farandole.store import Store
+from farandole.store.rows import STANDS, UNTOLD, Known
 from farandole.store.waiting import Joined, Member
 
 
@@ -32,11 +33,32 @@ class Joining:
             raw.timestamp, raw.key, raw.headers, raw.value, signal.digest,
         )  # fmt: skip
 
-    def add(self, reading: Reading, member: Member) -> Joined:
-        """Put it into its set. Raises DatabaseUnreachable and Fenced."""
+    def add(self, reading: Reading, member: Member, known: Known | None) -> Joined:
+        """Put it into its set, unless it is `known` and told already. Raises DatabaseUnreachable and Fenced."""
         join, lane = self.matcher.declaration.join, reading.owned.lane
         assert join and lane  # noqa: S101, PT018 - a pipeline that joins, and a partition that was taken over
+        if known is not None and (known.state in STANDS or (known.state == "waiting" and not _here(known, member))):
+            return Joined("known", [], known)
         return self.store.waiting.add(lane, member, self._complete, join.within)
+
+    def parted(self, readings: Sequence[Reading]) -> tuple[list[Reading], list[Reading]]:
+        """Those that may be looked at again, and those whose set has others that were not told yet: by one query.
+
+        Raises DatabaseUnreachable.
+        """
+        if self.matcher.declaration.join is None:
+            return list(readings), []
+        sets = [
+            (r.epoch, self.matcher.join_key(r.event)) if r.event and r.come is None else (r.epoch, b"")
+            for r in readings
+        ]
+        by_epoch: dict[int, set[bytes]] = {}
+        for epoch, join_key in sets:
+            by_epoch.setdefault(epoch, set()).add(join_key)
+        look = self.store.waiting.untold
+        untold = {(epoch, key) for epoch, keys in by_epoch.items() for key in look(epoch, sorted(keys))}
+        ready = [r for r, its_set in zip(readings, sets, strict=True) if its_set not in untold]
+        return ready, [r for r, its_set in zip(readings, sets, strict=True) if its_set in untold]
 
     def missing(self, members: Sequence[Member]) -> list[str]:
         """The signals that a set still waits for."""
@@ -65,3 +87,9 @@ class Joining:
         found = self.matcher.match(raw.topic, event)
         fact = found.fact if isinstance(found, Match) else None
         return Signal(member.signal, event, raw, member.key, member.digest, fact)
+
+
+def _here(known: Known, member: Member) -> bool:
+    """Whether the record at hand is the member itself, and has yet to say that it waits."""
+    at = (known.topic_id, known.partition, known.offset)
+    return known.detail == UNTOLD and at == (member.topic_id, member.partition, member.offset)

@@ -222,7 +222,7 @@ class Books:
         entry.payload, entry.payload_key = member.value, member.record_key
         entry.headers = [{"name": n, "value": v or b""} for n, v in member.headers]
         entry.detail = {"missing": ", ".join(missing)}
-        return Ended([slot], [self.line(entry)])
+        return Ended([slot], [self.line(entry)], waits=[signal.key])
 
     def given_up(
         self,

@@ -38,6 +38,7 @@ class Ended:
     published: Sequence[str] = ()
     finished: Sequence[str] = ()
     closed_joins: Sequence[bytes] = ()
+    waits: Sequence[bytes] = ()  # keys of members that it says are waiting
     cause: str | None = None  # for the guard: a dead one's fingerprint, "" for a good end, None for what is no end
     run: Any = None
     """The run it came from: where the broker refuses a record, that run is dead and its neighbours are not."""

@@ -138,6 +138,7 @@ class Settler:
             [r for e in ended for r in e.published],
             [r for e in ended for r in e.finished],
             [j for e in ended for j in e.closed_joins],
+            [key for e in ended for key in e.waits],
         )
         return owned, settlement, ended
 

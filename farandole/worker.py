@@ -89,6 +89,8 @@ class Worker:
         records = self._poll()
         if not records and self.lanes.running:
             self.lanes.wait(0.02)
+        if self._settling is not None and self._settling.done():
+            self._settled()
         with self._database():
             self.protection.look(self.owned.values(), self.done, active=bool(records or self.lanes.running))
             runs = self.intake.take(records) if records else []
@@ -160,7 +162,7 @@ class Worker:
     def _commit(self) -> None:
         """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
         due = [o for o in self.owned.values() if self._is_due(o)]
-        if due or (self._settling is not None and self._settling.done()):
+        if due:
             self._settled()
         if due and not self.settler.unsettled:
             self.settler.commit(due)
@@ -180,7 +182,10 @@ class Worker:
         settling, self._settling = self._settling, None
         if settling is not None:
             with self._database():
-                self.intake.forget(settling.result())
+                settled = settling.result()
+                self.intake.forget(settled)
+                if self.intake.blocked and any(ended.waits for ended in settled):
+                    self._blocked_due = 0.0  # what was to complete a set of theirs may do so now
 
     def _is_due(self, owned: Owned) -> bool:
         if owned.phase != RUNNING or self.clock.monotonic() < owned.due:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     exists,
@@ -31,7 +32,7 @@ from sqlalchemy.exc import OperationalError
 
 from farandole.delivery import GIVEN_UP
 from farandole.store.engine import Database, sqlstate
-from farandole.store.rows import Claim, Known, Lane
+from farandole.store.rows import UNTOLD, Claim, Known, Lane
 from farandole.store.tables import dedup, inbox_open, join_member, join_set, now_ms, outbox, position
 
 _ROUNDS = 5  # a row that is gone when looked at was settled or undone just now: look again
@@ -221,7 +222,8 @@ class Claims:
                 row.topic_id,
                 row.partition,
                 row.off,
-                *_NOT_PARKED,
+                *_NOT_PARKED[:2],
+                case((row.told == 0, literal_column(f"'{UNTOLD}'")), else_=literal_column("''")).label("detail"),
             )
             .outerjoin_from(join_member, join_set, its_set)
             .where(_of(self._pipeline, join_member, epoch), self._database.among(row.key, keys))

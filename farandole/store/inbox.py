@@ -18,7 +18,7 @@ from farandole.store.buckets import Buckets
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
 from farandole.store.fence import hold, lock_order, move, release, suspect, take_over
-from farandole.store.outcomes import Outcomes
+from farandole.store.outcomes import Outcomes, note_told
 from farandole.store.rows import HOLDING, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import checkpoint, dedup, inbox_open, now_ms, outbox
 
@@ -137,6 +137,8 @@ class Inbox:
             for one in left:
                 keys = [outcome.key for outcome in one.outcomes]
                 self._outcomes.close_joins(conn, one.lane, keys, one.closed_joins)
+            for one in left:
+                note_told(conn, self._database, self._pipeline, one.lane, one.waits)
             for table, runs in (
                 (outbox, [run for one in left for run in one.published]),
                 (checkpoint, [run for one in left for run in one.finished]),

@@ -105,6 +105,15 @@ class Outcomes:
         return and_(table.c.pipeline == self._pipeline, table.c.epoch == epoch)
 
 
+def note_told(conn: Connection, database: Database, pipeline: str, lane: Lane, keys: Sequence[bytes]) -> None:
+    """The `waiting` entries of these members, which stand in the lane's partition, are committed."""
+    row = join_member.c
+    mine = and_(row.pipeline == pipeline, row.epoch == lane.epoch)
+    here = and_(mine, row.topic_id == lane.topic_id, row.partition == lane.partition)
+    for some in chunks(keys):
+        conn.execute(update(join_member).where(here, database.among(row.key, some)).values(told=1))
+
+
 def _weight(outcome: Outcome) -> tuple[bool, int, int, int]:
     return outcome.state in FINAL, outcome.life, RANK.get(outcome.state, 0), outcome.attempt
 

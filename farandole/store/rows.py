@@ -16,8 +16,14 @@ SETTLED = FINAL | GIVEN_UP
 RANK = {"claimed": 1, "waiting": 2, "parked": 3, "dead-hold": 4, "uncertain": 4, "dead": 4}
 """Order of the open states within one life; of two entries for a key the higher (life, rank, attempt) stands."""
 
+STANDS = SETTLED | {"parked"}
+"""Where a key stands so that another telling of it changes nothing."""
+
 HOLDING = "holding"
 """The `detail` of a parked row whose Kafka transaction is not known to be committed."""
+
+UNTOLD = "untold"
+"""The `detail` of a member of a join whose `waiting` entry is not known to be committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ class Settlement:
     published: Sequence[str] = ()  # run ids whose outbox rows go
     finished: Sequence[str] = ()  # run ids whose checkpoints go
     closed_joins: Sequence[bytes] = ()
+    waits: Sequence[bytes] = ()  # keys of members whose `waiting` entry was in the transaction
 
 
 @dataclass(frozen=True, slots=True)

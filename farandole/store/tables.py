@@ -213,6 +213,7 @@ join_member = _table(
         _bytes("value", null=True),
         _bytes("digest"),
         _number("arrived_at"),
+        Column("told", SmallInteger, nullable=False, server_default="0"),  # its `waiting` entry is committed
     ],
     ("pipeline", "epoch", "key"),
     Index("join_member_set", "pipeline", "epoch", "join_key"),

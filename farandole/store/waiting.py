@@ -1,7 +1,8 @@
 """Open joins: events that wait for others, and the one moment in which a set becomes complete.
 
 The row of the set is the lock: whoever holds it sees every member that came before, so of two last
-members, on two partitions and in two instances, exactly one completes the set.
+members, on two partitions and in two instances, exactly one completes the set. It does so once the ledger says of
+every other member that it waits: an entry of theirs that was still to come would stand behind those of the run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from farandole.ids import run_id
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
 from farandole.store.fence import LEASE, hold
+from farandole.store.outcomes import note_told
 from farandole.store.rows import Known, Lane
 from farandole.store.tables import join_member, join_set, now_ms, position
 
@@ -59,13 +61,18 @@ class Member:
         )
 
 
+Complete = Callable[[list[Member]], bool]
+"""Whether these members are a whole set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """What became of a member.
 
-    ``waiting``: its set is not complete, or somebody else's to run; its offset may move. ``complete``:
+    ``waiting``: its set is not complete; its offset may move with the entry that says so. ``complete``:
     this lane runs the set, with `members` in order of arrival. ``held``: the set of this join key is being
-    run; ask again later. ``known``: the key is settled, or another event has it, see `known`.
+    run, or others of it were not told yet; ask again later. ``known``: the key is settled, or another record has
+    it, see `known`.
     """
 
     state: str
@@ -92,7 +99,7 @@ class WaitingRoom:
         self._database, self._pipeline = database, pipeline
         self._claims = Claims(database, pipeline)
 
-    def add(self, lane: Lane, member: Member, complete: Callable[[list[Member]], bool], within: float) -> Joined:
+    def add(self, lane: Lane, member: Member, complete: Complete, within: float) -> Joined:
         """Add a member to its set; a set that `complete` says is whole belongs to this lane from then on.
 
         `within` is in seconds from the first member. The same member again finds what was decided. Raises Fenced.
@@ -109,30 +116,49 @@ class WaitingRoom:
                 return Joined("known", [], known)
             if its_set.state != "open":
                 state = _met(lane, member, there, its_set)
+            elif there is not None and not _same_place(there, lane, member):
+                state = "known"  # a copy: the record that came first says that it waits
             else:
-                if there is None:
-                    self._insert(conn, lane.epoch, [(len(members), member)])
-                    members.append(member)
-                state = "complete" if complete(members) else "waiting"
+                state, members = self._come(conn, lane, member, members, complete)
             if state == "complete":
                 self._decide(conn, lane, member, members)
-            return Joined(state, [] if state == "held" else members)
+            return Joined(state, [], known) if state == "known" else Joined(state, [] if state == "held" else members)
+
+    def _come(
+        self, conn: Connection, lane: Lane, member: Member, members: list[Member], complete: Complete
+    ) -> tuple[str, list[Member]]:
+        """A member in an open set; what would complete the set before the others were told has to come again."""
+        new = all(one.key != member.key for one in members)
+        together = [*members, member] if new else members
+        whole = complete(together)
+        if whole and self._untold(conn, lane.epoch, [member.join_key], but=member.key):
+            return "held", members
+        if new:
+            self._insert(conn, lane.epoch, [(len(members), member)])
+        return "complete" if whole else "waiting", together
+
+    def untold(self, epoch: int, join_keys: Sequence[bytes]) -> set[bytes]:
+        """Those of these open sets of which a member's `waiting` entry is not known to be committed."""
+        with self._database.reading() as conn:
+            return {join_key for some in chunks(join_keys) for join_key in self._untold(conn, epoch, some)}
 
     def expired(self, lane: Lane, limit: int) -> list[tuple[bytes, list[Member]]]:
         """At most `limit` sets whose time is up by the database's clock, with their members; they are this lane's now.
 
+        A set with a member that was not told is left until it is.
         A set that its taker has not settled a minute later, or whose taker lost its partition, is given out
         again. Raises Fenced.
         """
         mine = and_(join_set.c.topic_id == lane.topic_id, join_set.c.partition == lane.partition)
         late = join_set.c.due <= now_ms()
+        its_time = and_(join_set.c.state == "open", late)
         given_out = and_(join_set.c.state == "expired", or_(_STALE, and_(mine, late)))
         with self._database.writing() as conn:
             hold(conn, self._pipeline, lane)
             asked = (
                 select(join_set.c.join_key)
                 .outerjoin_from(join_set, position, _OWNER)
-                .where(self._of(join_set, lane.epoch), or_(and_(join_set.c.state == "open", late), given_out))
+                .where(self._of(join_set, lane.epoch), or_(and_(its_time, ~_untold_but(b"")), given_out))
                 .order_by(join_set.c.due)
                 .limit(limit)
                 .with_for_update(of=join_set, skip_locked=True)
@@ -163,7 +189,10 @@ class WaitingRoom:
                 self._drop_if_empty(conn, lane.epoch, join_key)
 
     def restore(self, lane: Lane, members: Sequence[Member], within: float) -> None:
-        """Put waiting members back that the ledger knows and a lost database does not. Raises Fenced."""
+        """What the ledger says of waiting members: those that a lost database lacks are put back, all are told.
+
+        Raises Fenced.
+        """
         with self._database.writing() as conn:
             hold(conn, self._pipeline, lane)
             for some in chunks(sorted(members, key=lambda member: member.join_key)):  # sets are locked in one order
@@ -173,6 +202,7 @@ class WaitingRoom:
                 missing = [(seq, member) for seq, member in enumerate(some) if member.key not in known]
                 if missing:
                     self._insert(conn, lane.epoch, missing)
+                note_told(conn, self._database, self._pipeline, lane, [member.key for member in some])
                 for join_key in {member.join_key for member in some if member.key in known}:
                     self._drop_if_empty(conn, lane.epoch, join_key)
 
@@ -197,6 +227,15 @@ class WaitingRoom:
                     )
                 )
         return listing
+
+    def _untold(self, conn: Connection, epoch: int, join_keys: Sequence[bytes], but: bytes = b"") -> set[bytes]:
+        asked = select(join_set.c.join_key).where(
+            self._of(join_set, epoch),
+            join_set.c.state == "open",
+            self._database.among(join_set.c.join_key, join_keys),
+            _untold_but(but),
+        )
+        return set(conn.scalars(asked))
 
     def _lock_set(self, conn: Connection, epoch: int, join_key: bytes, within: float) -> Row[Any]:
         opened = self._database.fresh(join_set).values(
@@ -274,15 +313,33 @@ _OWNER = and_(
 _STALE = or_(position.c.fence.is_(None), position.c.fence > join_set.c.fence)
 
 
+def _untold_but(key: bytes) -> ColumnElement[bool]:
+    """Whether a member of the set, but for this one, was not told: neither marked, nor behind a position."""
+    row, its = join_member.c, position.alias("its_position").c
+    its_set = join_set.c
+    of_set = and_(row.pipeline == its_set.pipeline, row.epoch == its_set.epoch, row.join_key == its_set.join_key)
+    passed = exists().where(
+        its.pipeline == row.pipeline,
+        its.epoch == row.epoch,
+        its.topic_id == row.topic_id,
+        its.partition == row.partition,
+        its.next_offset > row.off,
+    )
+    return exists().where(of_set, row.told == 0, row.key != key, ~passed)
+
+
 def _met(lane: Lane, member: Member, there: Member | None, its_set: Row[Any]) -> str:
     """What a member finds whose set somebody runs, or ran when he died."""
     if there is None:
         return "held"  # an event of the next set with this join key
     runs_at = (its_set.topic_id, its_set.partition, its_set.off)
     if its_set.state == "expired" or (there.topic_id, there.partition, there.offset) != runs_at:
-        return "waiting"
-    again = (lane.topic_id, lane.partition, member.offset) == runs_at
-    return "complete" if its_set.stale or again else "held"
+        return "known"
+    return "complete" if its_set.stale or (lane.topic_id, lane.partition, member.offset) == runs_at else "held"
+
+
+def _same_place(there: Member, lane: Lane, member: Member) -> bool:
+    return (there.topic_id, there.partition, there.offset) == (lane.topic_id, lane.partition, member.offset)
 
 
 def _owned(lane: Lane) -> dict[str, Any]:

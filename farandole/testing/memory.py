@@ -13,7 +13,7 @@ from farandole.breaker import Breaker
 from farandole.clock import Clock
 from farandole.store.breakers import Change
 from farandole.store.checkpoints import Checkpoint
-from farandole.store.rows import FINAL, HOLDING, RANK, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.rows import FINAL, HOLDING, RANK, UNTOLD, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.topics import KnownTopic
 from farandole.store.waiting import Joined, Member
 
@@ -118,6 +118,7 @@ class MemoryInbox:
             for run in one.finished:
                 self.checkpoints.kept.pop(run, None)
             self.waiting.close([o.key for o in one.outcomes], one.closed_joins)
+            self.waiting.told(one.waits)
         return []
 
     def _write(self, lane: Lane, outcomes: Sequence[Outcome]) -> None:
@@ -144,6 +145,10 @@ def _known(key: bytes, state: str, run: str, digest: bytes, fence: int, at: Plac
     return Known(
         key, state, run, 0, digest, unpublished=False, fence=fence, topic_id=at[0], partition=at[1], offset=at[2]
     )
+
+
+def _at(member: Member) -> Place:
+    return member.topic_id, member.partition, member.offset
 
 
 class MemoryCheckpoints:
@@ -179,45 +184,65 @@ class MemoryWaiting:
         self._run_by: dict[bytes, tuple[Place, int]] = {}
         self.known: dict[bytes, Known] = {}
 
+    def told(self, keys: Sequence[bytes]) -> None:
+        """The ledger says that they wait."""
+        self.known |= {key: replace(self.known[key], detail="") for key in keys if key in self.known}
+
+    def untold(self, _epoch: int, join_keys: Sequence[bytes]) -> set[bytes]:
+        """Open sets of which a member was not told yet."""
+        return {key for key in join_keys if key not in self._run_by and self._untold(key)}
+
+    def _untold(self, join_key: bytes, but: bytes = b"") -> bool:
+        return any(self.known[key].detail == UNTOLD for key in self._sets.get(join_key, {}) if key != but)
+
     def add(self, lane: Lane, member: Member, complete: Callable[[list[Member]], bool], within: float) -> Joined:
         """A member comes to its set; a set that is whole is run for its sake."""
         self._due.setdefault(member.join_key, self._clock.monotonic() + within)
         members = self._sets.setdefault(member.join_key, {})
         there = members.get(member.key)
         known = self._inbox.known(0, [member.key]).get(member.key)
-        if known is not None and there is None:
-            return Joined("known", [], known)
         here = (lane.topic_id, lane.partition, member.offset)
-        if member.join_key in self._run_by:
+        if member.join_key in self._run_by and (there is not None or known is None):
             state = self._met(there, here, lane.fence, *self._run_by[member.join_key])
+        elif known is not None and (there is None or _at(there) != here):
+            state = "known"
         else:
-            if there is None:
+            state = "waiting"
+            if complete(list({**members, member.key: member}.values())):
+                state = "held" if self._untold(member.join_key, member.key) else "complete"
+            if there is None and state != "held":
                 members[member.key] = member
-                self.known[member.key] = _known(member.key, "waiting", "", member.digest, lane.fence, here)
-            state = "complete" if complete(list(members.values())) else "waiting"
+                waits = _known(member.key, "waiting", "", member.digest, lane.fence, here)
+                self.known[member.key] = replace(waits, detail=UNTOLD)
         if state == "complete":
-            members[member.key] = member
             self._run_by[member.join_key] = (here, lane.fence)
-        return Joined(state, list(members.values()))
+        if state == "known":
+            return Joined(state, [], known)
+        return Joined(state, [] if state == "held" else list(members.values()))
 
     def _met(self, there: Member | None, here: Place, fence: int, runs_at: Place, its_fence: int) -> str:
         """What a member finds whose set is under way, or was when its worker died."""
         if there is None:
             return "held"  # an event of the next set with this join key
-        if (there.topic_id, there.partition, there.offset) != runs_at:
-            return "waiting"
+        if _at(there) != runs_at:
+            return "known"
         return "complete" if here == runs_at or fence > its_fence else "held"
 
     def expired(self, lane: Lane, limit: int) -> list[tuple[bytes, list[Member]]]:
         """Open sets whose time is up; whoever asks has them to settle."""
         now = self._clock.monotonic()
-        late = [key for key, due in self._due.items() if due <= now and self._sets.get(key) and key not in self._run_by]
+        late = [
+            key
+            for key, due in self._due.items()
+            if due <= now and self._sets.get(key) and key not in self._run_by and not self._untold(key)
+        ]
         for key in late[:limit]:
             self._run_by[key] = ((lane.topic_id, lane.partition, -1), lane.fence)
         return [(key, list(self._sets[key].values())) for key in late[:limit]]
 
-    def restore(self, _lane: Lane, _members: Sequence[Member], _within: float) -> None:
-        """Nothing was lost."""
+    def restore(self, _lane: Lane, members: Sequence[Member], _within: float) -> None:
+        """Nothing was lost; but the ledger may have been told and the store not."""
+        self.told([member.key for member in members])
 
     def close(self, keys: Sequence[bytes], joins: Sequence[bytes]) -> None:
         """Members with an outcome go; a set with some left over is open again."""

@@ -287,22 +287,26 @@ class World:
             consumer.close()
 
     def wait_drained(self, patience: float, pipelines: Iterable[str] = ()) -> None:
-        """Until nothing is left to do. Raises AssertionError when nothing has moved for `patience` seconds."""
-        end = time.monotonic() + patience
-        left = dict.fromkeys(pipelines or self.pipelines, 1 << 60)
+        """Until nothing is left to do, by one look at all: what has no lag yet may be fed by one that has.
+
+        Raises AssertionError when nothing has moved for `patience` seconds.
+        """
+        end, names = time.monotonic() + patience, list(pipelines or self.pipelines)
+        before: dict[str, int] = {}
+        left = names
         while left:
-            for name, before in list(left.items()):
-                with contextlib.suppress(KafkaException):  # a broker is away
-                    lag = self.lag(name)
-                    if lag < before:
-                        left[name], end = lag, time.monotonic() + patience
-                    if self._is_drained(name, lag):
-                        del left[name]
+            with contextlib.suppress(KafkaException):  # a broker is away
+                lags = {name: self.lag(name) for name in names}
+                if lags != before:
+                    before, end = lags, time.monotonic() + patience
+                left = [name for name in names if not self._is_drained(name, lags[name])]
             if time.monotonic() > end:
                 for process in self.processes:
                     process.send_signal(signal.SIGUSR1)
                 time.sleep(1)
-                raise AssertionError(f"nothing moves, and there are {left} left: see {self.log} and its stacks")
+                raise AssertionError(
+                    f"nothing moves, and there are {before} left of {left}: see {self.log} and its stacks"
+                )
             time.sleep(0.3)
 
     def _is_drained(self, pipeline: str, lag: int) -> bool:

@@ -33,8 +33,10 @@ def outcome(name, state="done", *, life=0, offset=0, detail="") -> Outcome:
     return Outcome(key(name), f"run-{name}", state, life, digest(), b"okey", offset, detail)
 
 
-def settlement(lane, *outcomes, next_offset=1, ledger_offset=1, published=(), finished=(), closed=()) -> Settlement:
-    return Settlement(lane, outcomes, next_offset, ledger_offset, published, finished, closed)
+def settlement(
+    lane, *outcomes, next_offset=1, ledger_offset=1, published=(), finished=(), closed=(), waits=()
+) -> Settlement:
+    return Settlement(lane, outcomes, next_offset, ledger_offset, published, finished, closed, waits)
 
 
 def emitted(run, ordinal=0, value=b"bytes") -> OutboxRow:

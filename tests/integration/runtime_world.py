@@ -395,11 +395,8 @@ class World:
         return [entry for entry in read if entry["pipeline"] == group]
 
     def runs(self, pipeline: str, state: str = "") -> list[dict[str, Any]]:
-        """The entry that stands for each run, or of those in one state: what was settled is not undone by a late entry."""
-        stands: dict[str, dict[str, Any]] = {}
-        for entry in self.entries(pipeline):
-            if entry["kind"] == "run" and not (entry["state"] == "waiting" and entry["id"] in stands):
-                stands[entry["id"]] = entry
+        """The last entry of each run, or of those in one state."""
+        stands = {entry["id"]: entry for entry in self.entries(pipeline) if entry["kind"] == "run"}
         return [e for e in stands.values() if state in ("", e["state"])]
 
     def facts(self, pipeline: str) -> dict[str, dict[str, str]]:

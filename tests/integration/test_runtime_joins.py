@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
+from farandole.errors import BrokerUnreachable
+from farandole.kafka.sink import Session
 from farandole.store import open_store
 from tests.integration.runtime_world import until
 
@@ -24,6 +27,65 @@ def send_pairs(world, pairs, *, times=1, seed=1, sides=("LEFT", "RIGHT")):
 
 def ids_of(run):
     return {t["event_id"] for t in run["triggers"]}
+
+
+def told_of_members(world):
+    """What the ledger says of each event that had to wait for another, in its order."""
+    told = defaultdict(list)
+    for entry in world.entries("Pairs"):
+        if entry["state"] in ("waiting", "joined"):
+            told[entry["id"]].append(entry["state"])
+    return list(told.values())
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_set_is_run_after_the_ledger_has_its_first_event_as_waiting_though_that_cannot_be_committed_for_long(
+    world, stack, database, monkeypatch
+):
+    if database == "postgresql":
+        world.database = stack.postgres_url()
+    publish, away = Session.publish, threading.Event()
+
+    def at_times(session, records, commit, *rest):
+        if away.is_set() and records and commit and commit.topic == world.module.LEFT:
+            raise BrokerUnreachable("no answer", place="test")
+        publish(session, records, commit, *rest)
+
+    monkeypatch.setattr(Session, "publish", at_times)
+    world.create("Pairs")
+    service = world.run("Pairs")
+    away.set()
+    send_pairs(world, [1], sides=["LEFT"])
+    until(service.worker.store.waiting.waiting)
+    send_pairs(world, [1, 2], sides=["RIGHT"])
+    end = time.monotonic() + 2
+    until(lambda: time.monotonic() > end or world.records(world.module.PAIRED))
+
+    away.clear()
+    world.wait_drained("Pairs")
+
+    assert [v["pair"] for v in world.values(world.module.PAIRED)] == ["p1"]
+    assert sorted(told_of_members(world)) == [["waiting"], ["waiting", "joined"]]
+    assert until(lambda: [s.signals for s in service.worker.store.waiting.waiting()]) == [("right",)]
+
+
+@pytest.mark.parametrize("point", ["txn.begun", "txn.committed", "settle.before_commit", "settle.after_commit"])
+def test_a_set_is_run_once_and_its_first_event_told_once_though_the_process_dies_in_telling_it(world, point):
+    world.partitions = 1
+    world.create("Pairs")
+    world.quick_session("Pairs")
+    world.drain("Pairs")
+    dying = world.start("Pairs", FARANDOLE_KILL_AT=point)
+    send_pairs(world, [1], sides=["LEFT"])
+    assert dying.wait(60) == -9
+
+    send_pairs(world, [1], times=2)
+    world.start("Pairs")
+
+    until(lambda: world.runs("Pairs", "done"), 60, world.log)
+    world.wait_drained("Pairs")
+    assert [v["pair"] for v in world.values(world.module.PAIRED)] == ["p1"]
+    assert told_of_members(world) == [["waiting", "joined"]]
 
 
 @pytest.mark.parametrize(("database", "kills"), [("sqlite", 5), ("postgresql", 2)])

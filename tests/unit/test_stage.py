@@ -234,6 +234,16 @@ def test_two_signals_are_joined_once():
     assert (conservation(stage), one_effect(stage)) == ([], [])
 
 
+def test_of_two_events_that_come_at_once_the_first_waits_by_the_ledger_before_it_is_joined():
+    stage = Stage(MartDelays, resources={Lake: FakeLake()})
+
+    stage.tell(TableMerged("flights", "d1", 7), TableMerged("weather", "d1", 3))
+
+    assert [e.state for e in stage.ledger if e.kind == "run"] == ["waiting", "done", "joined"]
+    stage.restart()
+    assert (len(stage.sent), conservation(stage), one_effect(stage)) == (1, [], [])
+
+
 def test_a_set_whose_condition_does_not_hold_goes_on_waiting():
     stage = Stage(MartDelays, resources={Lake: FakeLake()})
     stage.tell(TableMerged("flights", "d1", 7, "nyc"), TableMerged("weather", "d1", 3, "sfo"))
