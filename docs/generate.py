@@ -58,6 +58,7 @@ BESIDE = (
     ("FARANDOLE_VERSION", "the library's", "The version that ledger entries and dead letters tell."),
     ("FARANDOLE_CACHE", "the user's cache", "Where the embedded servers' programs are kept."),
     ("FARANDOLE_RECONCILE_EVERY", "`60s`", "From the end of a sweep of the reconciler to its next."),
+    ("FARANDOLE_BEAT_EVERY", "`10s`", "From one beat to the next of the services that watch over others."),
     ("FARANDOLE_ANNOUNCE_TIMES", "`1`", "How often `landing` tells each file; the demo says 2."),
     ("FARANDOLE_DEBUG", "unset", "Set: errors come with their traceback, as with `--debug`."),
     ("FARANDOLE_KILL_AT", "unset", "A [kill point](kill-points.md) at which the process kills itself. For tests."),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from farandole.clock import iso
+from farandole.beat import Beat
+from farandole.clock import iso, iso_of
 from farandole.errors import FarandoleError, SettingsError
 from farandole.expectation import Expectation
 
@@ -69,6 +70,30 @@ def trial(actor: str, now: datetime) -> Alert:
     """An alert that only shows that its route works."""
     text = f"A test that {actor} sent {iso(now)}. Nothing is wrong, and nothing has to be done."
     return Alert(f"test {iso(now)}", "TEST of this route", text, over=True)
+
+
+_WITHOUT = {
+    "sentinel": "nobody notices what does not come",
+    "reconciler": "nobody looks whether an event was missed",
+    "clock": "no schedule ticks",
+    "projector": "what `farandole status` and its like answer grows older",
+}
+"""What is not done while a role is silent."""
+
+
+def alert_of_watcher(kind: Literal["watcher.silent", "watcher.back"], last: Beat) -> Alert:
+    """The alert that nobody beats in a role any more, or that somebody does again.
+
+    >>> alert_of_watcher("watcher.silent", Beat("clock", "a", at=1_356_998_400_000)).title
+    'SILENT clock, since 2013-01-01T00:00:00.000Z'
+    """
+    since, key = iso_of(last.at), f"watcher {last.role} {last.at}"
+    if kind == "watcher.back":
+        text = f"The {last.role} is at work again; its last beat before was {since}.\nalert {key} resolved"
+        return Alert(f"{key} resolved", f"BACK {last.role}, silent since {since}", text, over=True)
+    text = f"No {last.role} has given a sign since {since}: {_WITHOUT.get(last.role, 'its work is not done')}."
+    remedy = f"Pipelines go on. Start it, or see why it hangs: farandole run {last.role}"
+    return Alert(f"{key} missed", f"SILENT {last.role}, since {since}", f"{text}\n{remedy}\nalert {key} missed")
 
 
 class Routes:

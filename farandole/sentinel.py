@@ -67,12 +67,15 @@ class Sentinel:
         self._begun = False
         self._tried: set[tuple[str, str, int]] = set()
         self._seen: dict[tuple[str, str, int], float] = {}
+        self.turned: Callable[[], None] = lambda: None
+        """Told each time the work goes round."""
 
     def run(self, stop: threading.Event, *, until_drained: bool = False) -> None:
         """Sweep until `stop` is set; with `until_drained` until nothing is left to do. What is away is waited for."""
         while not stop.is_set():
             try:
                 busy = self.sweep()
+                self.turned()
                 if until_drained and not busy:
                     return
                 stop.wait(0 if busy else LOOK)

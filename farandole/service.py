@@ -25,8 +25,10 @@ from farandole.identity import Identity
 from farandole.intake import Intake
 from farandole.isolated import Children
 from farandole.kafka.admin import Admin
+from farandole.kafka.beats import Beats, Overheard
 from farandole.kafka.codec import Codec
 from farandole.kafka.control import Control
+from farandole.kafka.expectations import Tail
 from farandole.kafka.listener import Listener
 from farandole.kafka.ranges import RangeSource
 from farandole.kafka.reader import TopicReader
@@ -52,7 +54,7 @@ from farandole.steering import Heard
 from farandole.store import Range, Store, open_store
 from farandole.takeover import Takeover
 from farandole.telemetry import logger
-from farandole.topics import CONTROL, own_schemas
+from farandole.topics import BEATS, CONTROL, own_schemas
 from farandole.watch import Cluster, Watch
 from farandole.worker import Worker
 
@@ -223,13 +225,19 @@ def _put_together(parts: _Parts) -> Worker:
     worker.closing.append(kit.caller.close)
     takeover.identity.moved = intake.claim_keys
     if parts.epoch == 0:  # one watch for all that an instance does
-        _watched(worker, Watch(takeover.identity, _cluster(parts), books, lambda: list(owners), clock, say))
+        _watched(worker, parts, takeover.identity, owners, say)
     return worker
 
 
-def _watched(worker: Worker, watch: Watch) -> None:
+def _watched(
+    worker: Worker, parts: _Parts, identity: Identity, owners: Mapping[Key, Owned], say: Callable[..., None]
+) -> None:
+    settings, clock = parts.settings, parts.books.clock
+    reader = TopicReader(settings.bootstrap(), BEATS, settings.client_properties())
+    beats = Overheard(Beats(Tail(reader), parts.codec, clock))
+    watch = Watch(identity, _cluster(parts, beats), parts.books, lambda: list(owners), clock, say)
     watch.start()
-    worker.closing.append(watch.close)
+    worker.closing += [watch.close, reader.close]
 
 
 def parking_of(declaration: Declaration, store: Store, clock: Clock) -> Parking:
@@ -260,7 +268,7 @@ def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., Non
     )
 
 
-def _cluster(parts: _Parts) -> Cluster:
+def _cluster(parts: _Parts, beats: Overheard) -> Cluster:
     """What the watch asks of the brokers, and how it writes what it finds."""
     settings, admin = parts.settings, parts.admin
 
@@ -277,6 +285,7 @@ def _cluster(parts: _Parts) -> Cluster:
         lambda places: (admin.ends(places, committed=True), admin.ends(places, committed=False)),
         publish,
         parts.store.topics.announce,
+        beats.read,
     )
 
 

@@ -53,6 +53,8 @@ class Ticker:
         self._hold = hold
         self._last: dict[str, datetime] = {}
         self._next: dict[str, datetime] = {}
+        self.turned: Callable[[], None] = lambda: None
+        """Told each time the work goes round."""
 
     def run(self, stop: threading.Event, *, until_drained: bool = False) -> None:
         """Tell ticks until `stop` is set; with `until_drained` until none is due. What is away is waited for."""
@@ -73,6 +75,7 @@ class Ticker:
         for batch in self._reader.read(offsets, wait=LOOK):
             self.heard(batch)
             self.tell(stop)
+            self.turned()
             if stop.is_set():
                 return
 

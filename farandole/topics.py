@@ -16,6 +16,8 @@ AUDIT = "farandole.audit.v1"
 """Never compacted: every command that was given, in the same shape as on the control topic."""
 EXPECTATIONS = "farandole.expectations.v1"
 """Compacted: what must have come by when, written ahead, and how each expectation stands."""
+BEATS = "farandole.beats.v1"
+"""Compacted: the newest beat of every instance of the services that watch over others."""
 
 TICKS = "clock.ticked.v1"
 """What the clock tells. An event type like any other: its schema stands in the repository, not here."""
@@ -34,5 +36,5 @@ def own_schemas() -> dict[str, dict[str, Any]]:
     """The Avro schema of each of these topics, as this version writes and reads it."""
     return {
         topic: json.loads(own_schema_file(topic).read_text(encoding="utf-8"))
-        for topic in (LEDGER, CONTROL, AUDIT, EXPECTATIONS)
+        for topic in (LEDGER, CONTROL, AUDIT, EXPECTATIONS, BEATS)
     }

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from farandole.clock import Clock
+from farandole.beat import Beat, Silence
+from farandole.clock import Clock, iso_of
 from farandole.errors import FarandoleError
 from farandole.event import Record
 from farandole.identity import DELETED, LOOK, Identity, Standing
@@ -53,13 +54,15 @@ class Stable:
 class Cluster:
     """How the watch reaches the cluster; every call may raise Unreachable.
 
-    `ends` gives the last stable offset and the end of partitions, `publish` writes facts, in a transaction of its own.
+    `ends` gives the last stable offset and the end of partitions, `publish` writes facts, in a transaction of its own,
+    `beats` gives those of the services that watch over others, and the broker's time.
     """
 
     bootstrap: str
     ends: Callable[[Collection[Place]], tuple[Mapping[Place, int], Mapping[Place, int]]]
     publish: Callable[[list[Record]], None]
     announce: Callable[[str, int], None]
+    beats: Callable[[], tuple[Collection[Beat], int]]
 
 
 class Watch:
@@ -80,6 +83,7 @@ class Watch:
         self._names = [*declaration.topics, declaration.retry_topic]
         own = (LEDGER, declaration.retry_topic)
         self._stable = Stable(lambda topic: STUCK if topic in own else FOREIGN_STUCK)
+        self._silence = Silence()
         self._before: dict[str, Standing | None] = {}
         self._facts: list[Record] = []
         self._stop = threading.Event()
@@ -111,6 +115,8 @@ class Watch:
             self._facts = []
         for standing in grown:
             self._cluster.announce(standing.topic_id, standing.partitions)
+        for name, last in self._silence.look(*self._cluster.beats()):
+            self._say(name, role=last.role, last=iso_of(last.at))
 
     def _topics(self) -> list[Standing]:
         self._identity.of(self._names)

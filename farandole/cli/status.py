@@ -107,7 +107,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str, str]]:
             f"{one['letters']} times {_short(one['error'])}   since {local(one['first'])}",
         )
     for one in found.stopped:
-        yield "STOPPED", one["pipeline"], f"{one['at']}   {one['why']} since {local(one['since'])}"
+        at = f"{one['at']}   " if one["at"] else ""
+        yield "STOPPED", one["pipeline"], f"{at}{one['why']} since {local(one['since'])}"
     for one in found.incomplete:
         many = f"{one['records_at_most']} records at most" if one["records_at_most"] else "records"
         yield (

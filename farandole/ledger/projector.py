@@ -44,6 +44,8 @@ class Projector:
         self._beat = 0.0
         self._unknown: dict[tuple[int, int], float] = {}
         self._stands: dict[int, int] = {}
+        self.turned: Callable[[], None] = lambda: None
+        """Told each time the work goes round."""
         self.projected = 0
         """Lines taken since the start."""
 
@@ -111,6 +113,7 @@ class Projector:
     def _take(self, batch: list[RawRecord]) -> None:
         if batch or self._clock.monotonic() - self._beat >= HEARTBEAT:
             self._write([self._line(record) for record in batch])
+        self.turned()
 
     def _write(self, lines: list[Line], complete: Iterable[int] = ()) -> None:
         now = round(self._clock.now().timestamp() * 1000)

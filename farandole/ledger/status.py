@@ -19,9 +19,9 @@ BLIND = timedelta(minutes=5)
 
 _STOPS = (
     *("guard.stopped", "topic.recreated", "topic.deleted", "data.truncated", "ledger.incomplete"),
-    "output.refused",
+    *("output.refused", "watcher.silent"),
 )
-_GOES_ON = ("guard.released", "topic.accepted", "topic.back")
+_GOES_ON = ("guard.released", "topic.accepted", "topic.back", "watcher.back")
 _CALLED = {"met": "done", "met_late": "done late", "missed": "missing"}
 _FINISHED = ("done", "caught")
 

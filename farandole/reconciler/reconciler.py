@@ -58,6 +58,8 @@ class Reconciler:
     ) -> None:
         self._declarations, self._cluster, self._database = declarations, cluster, database
         self._inventories, self._readers = inventories or {}, readers
+        self.turned: Callable[[], None] = lambda: None
+        """Told each time a pipeline was swept."""
         for declaration in declarations:
             for event_type in declaration.topics:
                 event_class(event_type)  # what a key is made of is known by the classes
@@ -86,6 +88,7 @@ class Reconciler:
         while not stop.is_set():
             for swept in self.sweep():
                 say("sweep.done", **swept.entry().detail)
+                self.turned()
                 if stop.is_set():
                     return
             if once:

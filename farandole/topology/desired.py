@@ -18,7 +18,7 @@ from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.schemagen import load_schemas
-from farandole.topics import AUDIT, CONTROL, EXPECTATIONS, LEDGER, TICKS, own_schema_file, own_schemas
+from farandole.topics import AUDIT, BEATS, CONTROL, EXPECTATIONS, LEDGER, TICKS, own_schema_file, own_schemas
 from farandole.topology.yamlfile import YamlFile
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -35,7 +35,7 @@ _OF_EVENTS = {"cleanup.policy": "delete", "message.timestamp.type": "CreateTime"
 # Our own topics take the broker's time: a producer's clock that is ahead would be refused, and a record from
 # one that is far behind would be the next that retention deletes.
 _OF_LETTERS = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
-_WEEK = str(int(7 * _DAY * 1000))
+_WEEK, _DAY_MS = str(int(7 * _DAY * 1000)), str(int(_DAY * 1000))
 _OF_OURS = {
     LEDGER: {
         **_OF_LETTERS,
@@ -46,6 +46,7 @@ _OF_OURS = {
     CONTROL: {**_OF_LETTERS, "cleanup.policy": "compact", "delete.retention.ms": _WEEK},
     AUDIT: _OF_LETTERS,
     EXPECTATIONS: {**_OF_LETTERS, "cleanup.policy": "compact,delete", "delete.retention.ms": _WEEK},
+    BEATS: {**_OF_LETTERS, "cleanup.policy": "compact,delete", "segment.ms": _DAY_MS, "delete.retention.ms": _WEEK},
 }
 # commands are few, and a pause that retention forgot would end by itself
 _UNLESS_SAID = {
@@ -53,6 +54,7 @@ _UNLESS_SAID = {
     CONTROL: {"partitions": 1, "retention": "forever"},
     AUDIT: {"partitions": 1, "retention": "forever"},
     EXPECTATIONS: {"partitions": 1, "retention": "400d"},
+    BEATS: {"partitions": 1, "retention": "30d"},
 }
 
 

@@ -16,6 +16,7 @@ from farandole.kafka.codec import Codec
 from farandole.kafka.emitter import Emitter
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
+from farandole.pulse import pulse
 from farandole.service import instance, schemas
 from farandole.settings import Settings
 from farandole.sources.timetable import read_timetable
@@ -36,4 +37,9 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False,
         encode, say = Codec(registry, schemas()).encode, logger("clock", instance())
         hold = random.uniform(0, 0.5)  # another one may be first, and then this one need not tell it again
         ticker = Ticker(schedules.values(), reader, encode, send, clock or SystemClock(), say, hold=hold)
-        ticker.run(stop, until_drained=until_drained)
+        if until_drained:
+            ticker.run(stop, until_drained=True)
+            return
+        with pulse(settings, "clock", say) as beating:
+            ticker.turned = beating.turn
+            ticker.run(stop)

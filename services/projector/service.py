@@ -17,7 +17,10 @@ from farandole.ledger.database import open_projection
 from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.ledger.expected import ExpectationProjector
 from farandole.ledger.projector import Projector
+from farandole.pulse import pulse
+from farandole.service import instance
 from farandole.settings import Settings
+from farandole.telemetry import logger
 from farandole.topics import EXPECTATIONS, own_schemas
 
 
@@ -34,6 +37,9 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False)
         )
         projector = Projector(database, ledger, lambda record: codec.decode(LEDGER_TOPIC, record.value, record.headers))
         beside = ExpectationProjector(database, lambda: (Standing(Tail(expected), codec), expected.describe().topic_id))
+        if not until_drained:
+            beating = opened.enter_context(pulse(settings, "projector", logger("projector", instance())))
+            projector.turned = beating.turn
         with ThreadPoolExecutor(1) as threads:
             other = threads.submit(beside.run, stop, until_drained=until_drained)
             if not until_drained:

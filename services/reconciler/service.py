@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 from farandole.find import find_declaration, find_inventory, inventories, services
+from farandole.pulse import TURN, pulse
 from farandole.reconciler.reconciler import open_reconciler, period
 from farandole.service import instance
 from farandole.settings import Settings
@@ -21,4 +22,9 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False)
     stocks = {name: find_inventory(name) for name in inventories()}
     declared = [find_declaration(name) for name in services()]
     with open_reconciler(settings, declared, stocks, declared) as reconciler:
-        reconciler.watch(stop, period(), say, once=until_drained)
+        if until_drained:
+            reconciler.watch(stop, period(), say, once=True)
+            return
+        with pulse(settings, "reconciler", say, limit=TURN + period()) as beating:
+            reconciler.turned = beating.turn
+            reconciler.watch(stop, period(), say)

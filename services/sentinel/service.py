@@ -23,6 +23,7 @@ from farandole.kafka.expectations import Expectations, Tail
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
+from farandole.pulse import pulse
 from farandole.sentinel import Sentinel
 from farandole.service import instance, schemas
 from farandole.settings import Settings
@@ -54,6 +55,8 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False,
         # more than the instance's name: in containers two may have the same, and take each other's word for their own
         name = f"{instance()}-{uuid.uuid4().hex[:8]}"
         sentinel = Sentinel(expected, book, sources, routes.tell, clock or SystemClock(), say, name=name)
+        if not until_drained:
+            sentinel.turned = opened.enter_context(pulse(settings, "sentinel", say)).turn
         sentinel.run(stop, until_drained=until_drained)
 
 

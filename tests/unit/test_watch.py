@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from farandole.beat import Beat
 from farandole.clock import ManualClock
 from farandole.errors import BrokerUnreachable
 from farandole.identity import DELETED, Standing
@@ -54,6 +55,7 @@ class Scene:
         self.clock, self.said, self.facts, self.announced = ManualClock(), [], [], []
         self.standing = Standing("T1", 2, announced=2)
         self.stable, self.end, self.away = 0, 0, False
+        self.beats, self.now = [], 0
         retry = Standing("T9", 2, announced=2)
         identity = SimpleNamespace(last={}, of=lambda _names: identity.last.update(self._topics(retry)))
         books = SimpleNamespace(
@@ -61,7 +63,8 @@ class Scene:
             ledger_partition=7,
             told=lambda name, place, detail: (name, place, detail),
         )
-        cluster = Cluster("b:9092", self._ends, self._publish, lambda *what: self.announced.append(what))
+        announce, beats = lambda *what: self.announced.append(what), lambda: (self.beats, self.now)
+        cluster = Cluster("b:9092", self._ends, self._publish, announce, beats)
         say = lambda name, **fields: self.said.append((name, fields))  # noqa: E731
         self.watch = Watch(identity, cluster, books, lambda: [HERE, ("retry.p", 1)], self.clock, say)
 
@@ -125,3 +128,19 @@ def test_a_transaction_that_hangs_is_told_with_the_remedy_sooner_where_only_we_w
     assert (name, fields["offset"], fields["end"]) == ("lso.stuck", "4", "9")
     assert fields["remedy"] == remedy("b:9092", LEDGER, 7, 4)
     assert "abort --topic farandole.ledger.v1 --partition 7 --start-offset 4" in fields["remedy"]
+
+
+def test_a_watcher_that_falls_silent_is_said_once_and_again_when_it_is_back_and_stands_in_no_ledger_of_the_pipeline(
+    scene,
+):
+    scene.beats = [Beat("reconciler", "a", every=10.0, at=0)]
+    scene.look()
+    scene.now = 20_001
+    scene.look()
+    scene.look()
+    scene.beats = [Beat("reconciler", "b", every=10.0, at=20_001)]
+    scene.look()
+    assert [(name, fields["role"]) for name, fields in scene.said] == [
+        ("watcher.silent", "reconciler"), ("watcher.back", "reconciler"),
+    ]  # fmt: skip
+    assert scene.facts == []
