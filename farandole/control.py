@@ -17,6 +17,7 @@ ACCEPT = "accept"
 CLOSE = "close"
 WAIVE = "waive"
 PLAN, PROGRESS = "plan", "progress"
+ORDER = "order"
 OF_PIPELINES, OF_RUNS = (PAUSE, RESUME), (CANCEL, RELEASE, RESCHEDULE)
 
 
@@ -91,6 +92,11 @@ def gap_id_of(gap: str) -> str:
 def expectation_id(name: str) -> str:
     """The id of acts on one expectation."""
     return f"expectation:{name}"
+
+
+def order_id(order: str) -> str:
+    """The id of an order to process events again, whatever its state."""
+    return f"order:{order}"
 
 
 def plan_id(plan: str, part: str | int = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from farandole.cascade import handed_on
 from farandole.clock import iso
 from farandole.errors import UndeclaredOutput
 from farandole.event import Envelope, Record, event_type_of, record_key
@@ -68,9 +69,17 @@ def emit(run: Run, event: Any, kit: Kit) -> None:
         run.epoch,
         _trace(cause.traceparent, run.id),
         cause.tracestate,
+        restatement=_restatement(run, kit) if run.epoch or cause.restatement or run.join_key else "",
     )
     run.outputs.append(Record(event_type, key, value, envelope.headers()))  # type: ignore[arg-type]
     run.emitted.append({"topic": event_type, "id": identity, "type": event_type, "digest": digest(value)})
+
+
+def _restatement(run: Run, kit: Kit) -> str:
+    """What a replay emits says so; what comes of it in live work hands that on, as far as it is to reach."""
+    if run.epoch:
+        return kit.restates(run.epoch)
+    return handed_on(signal.event.envelope.restatement for signal in run.signals)
 
 
 def _trace(parent: str, run_id: str) -> str:

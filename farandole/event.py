@@ -88,6 +88,7 @@ class Envelope:
     traceparent: str = ""
     tracestate: str = ""
     derived: bool = False
+    restatement: str = ""  # what a replay emits, or what comes of that: how far it reaches, and which it is
 
     def headers(self) -> Headers:
         """The headers of a record, in a fixed order; empty values are left out."""
@@ -106,6 +107,7 @@ class Envelope:
             ("ce_runid", self.run_id),
             ("traceparent", self.traceparent),
             ("tracestate", self.tracestate),
+            ("ce_restatement", self.restatement),
         ):
             if value:
                 out.append((name, value.encode()))
@@ -136,6 +138,7 @@ def envelope_of(headers: Iterable[tuple[str, bytes | None]] | None, event_type: 
         traceparent=got.get("traceparent", ""),
         tracestate=got.get("tracestate", ""),
         derived=not given,
+        restatement=got.get("ce_restatement", ""),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from farandole.cascade import restated
 from farandole.criteria import Criteria, criteria
 from farandole.declaration import Declaration
 from farandole.event import EVENT_TYPES, Event
@@ -49,9 +50,10 @@ class Matcher:
 
         Raises TypeError or KeyError where a declared field has no canonical form or is absent.
         """
-        if self.declaration.once:
-            return fields_key([_field(event.value, name) for name in self.declaration.once])
         envelope, at = event.envelope, event.position
+        if self.declaration.once:
+            key = fields_key([_field(event.value, name) for name in self.declaration.once])
+            return restated(key, envelope.restatement) if envelope.restatement else key
         if envelope.derived:
             return position_key(at.topic_id, at.partition, at.offset)
         return event_key(envelope.source, envelope.id)

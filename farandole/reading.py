@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farandole.cascade import refused
 from farandole.clock import Clock
 from farandole.criteria import CriteriaError
 from farandole.delivery import RESOLVE, delivered
@@ -15,6 +16,7 @@ from farandole.ids import digest, position_key
 from farandole.kafka.codec import Codec
 from farandole.kafka.registry import UnknownSchema
 from farandole.match import Match, Matcher
+from farandole.orders import Order
 from farandole.outcome import Come
 from farandole.owned import RUNNING, Owned, Slot
 from farandole.run import Signal
@@ -68,6 +70,7 @@ class Reader:
     owners: Mapping[tuple[str, int], Owned]
     place_back: Callable[[Owned, int, str], None]
     epoch: int = 0
+    order: Order | None = None  # what is asked for of the epoch's ranges; None: all
     retry_topic: str = field(init=False)
     _unknown_since: dict[tuple[str, int, int], float] = field(default_factory=dict)
 
@@ -108,6 +111,9 @@ class Reader:
                 raw = reading.raw
                 if reading.come and reading.come.delivery.kind == RESOLVE:
                     return reading  # a person settles it as it is, readable or not
+            elif self.order is not None and (reason := self.order.refuses(raw)):
+                reading.reason = reason
+                return reading
             value = self._decode(raw, owned, reading.offset)
             if value is None:
                 reading.reason = "tombstone"
@@ -118,6 +124,9 @@ class Reader:
             found = self.matcher.match(raw.topic, event)
             if not isinstance(found, Match):
                 reading.reason = found
+                return reading
+            if event.envelope.restatement and (reason := refused(event.envelope.restatement)):
+                reading.reason = reason
                 return reading
             reading.stage = "key"
             reading.key = reading.key or self.matcher.key(event)

@@ -1,18 +1,21 @@
 """The lanes in which epochs are processed again, beside the live one: each a worker with a group of its own.
 
-Whichever instances are up share the ranges of an epoch as they share everything: by Kafka's group. Live work goes
-first. What is done stays done: an epoch has positions and a dedup table of its own, so a crash goes on inside it.
+Somebody has set the group back, or ordered exact offsets. Whichever instances are up share the ranges of an epoch as
+they share everything: by Kafka's group. Live work goes first. What is done stays done: an epoch has positions and a
+dedup table of its own, so a crash goes on inside it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from farandole.clock import Clock
+from farandole.clock import Clock, iso_of
 from farandole.control import RESUME, Command, pipeline_id
+from farandole.orders import CANCELLED, PAUSED, REFUSED, Order
+from farandole.orders import RUNNING as GOES_ON
 from farandole.owned import RUNNING, STOPPED, Ended, Owned
 from farandole.steering import Steering
 from farandole.store import Range, Store
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 LOOK, AGAIN = 1.0, 5.0
 """Seconds between two looks for epochs under way, and before a lane that failed is tried again."""
 
-Make = Callable[[int, Sequence[Range], "Follower"], "Worker"]
+Make = Callable[[int, Sequence[Range], Order | None, "Follower"], "Worker"]
+
+_TOLD = {GOES_ON: "replay.resumed", PAUSED: "replay.paused", CANCELLED: "replay.cancelled", REFUSED: "replay.refused"}
 
 
 class Follower:
@@ -55,6 +60,7 @@ class Replays:
     say: Callable[..., None]
     make: Make
     steering: Steering
+    topic_ids: Mapping[str, str]
     _lanes: dict[int, tuple[Worker, threading.Thread]] = field(default_factory=dict)
     _looked: float = -LOOK
     _open: bool = True
@@ -69,25 +75,64 @@ class Replays:
         if now - self._looked < LOOK or len(settled) + stopped < len(partitions) or not partitions:
             return
         self._looked = now
+        if settled:
+            self._hear(settled[0])
         open_epochs = self.store.epochs.under_way()
-        self._open = bool(open_epochs)
+        self._open = bool(open_epochs or self.steering.orders)
         if not settled:
             return
-        for epoch, (worker, thread) in list(self._lanes.items()):
+        self._end([epoch for epoch in self._lanes if epoch not in open_epochs], settled[0])
+        for epoch, (_, thread) in list(self._lanes.items()):
             if not thread.is_alive():
                 del self._lanes[epoch]
                 self._due[epoch] = now + AGAIN
-                if epoch not in open_epochs:
-                    told = {"epoch": str(epoch), "runs": str(worker.done)}
-                    self.say("replay.finished", **told)
-                    fact = Ended([], [self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)])
-                    settled[0].ended.append(fact)
         for epoch, ranges in open_epochs.items():
             if epoch not in self._lanes and now >= self._due.get(epoch, 0.0):
                 self._begin(epoch, self.store.epochs.ranges(epoch), len(ranges))
 
+    def _hear(self, owned: Owned) -> None:
+        """Take the orders that stand on the control topic. What is news goes into the ledger."""
+        while self.steering.orders:
+            command = self.steering.orders[0]
+            order = Order.of(command)
+            gone = [one for one in order.ranges if self.topic_ids.get(one.topic) != one.topic_id]
+            if gone and order.state == GOES_ON:
+                order = replace(order, state=REFUSED)
+            heard = self.store.orders.hear(order, command.at)
+            if heard.news:
+                name = "replay.ordered" if heard.first and order.state != REFUSED else _TOLD[order.state]
+                self._tell(owned, name, order, command, heard.epoch)
+            self.steering.orders.pop(0)
+
+    def _tell(self, owned: Owned, name: str, order: Order, command: Command, epoch: int) -> None:
+        told = {
+            "order": order.id,
+            "kind": order.kind,
+            "epoch": str(epoch),
+            "events": str(order.events),
+            "cascade": order.cascade,
+            "actor": command.actor,
+            "reason": command.reason,
+            "at": iso_of(command.at),
+            "ranges": "; ".join(map(str, order.ranges[:50])),
+        }
+        self.say(name, **told)
+        owned.ended.append(Ended([], [self.books.told(name, f"{order.id}-{command.at}", told, epoch)]))
+
+    def _end(self, epochs: Sequence[int], owned: Owned) -> None:
+        """Lanes of epochs that are done, or are not to go on."""
+        halted = self.store.orders.halted() if epochs else set()
+        for epoch in epochs:
+            worker, thread = self._lanes[epoch]
+            if epoch in halted:
+                worker.stopping.set()
+            elif not thread.is_alive():
+                told = {"epoch": str(epoch), "runs": str(worker.done)}
+                self.say("replay.finished", **told)
+                owned.ended.append(Ended([], [self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)]))
+
     def _begin(self, epoch: int, ranges: Sequence[Range], left: int) -> None:
-        worker = self.make(epoch, ranges, Follower(self.steering))
+        worker = self.make(epoch, ranges, self.store.orders.of(epoch), Follower(self.steering))
         thread = threading.Thread(target=self._serve, args=(epoch, worker), name=f"replay-{epoch}", daemon=True)
         self._lanes[epoch] = (worker, thread)
         self.say("replay.begun", epoch=epoch, ranges=len(ranges), left=left)

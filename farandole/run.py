@@ -154,6 +154,7 @@ class Kit:
     lane_of: Callable[[Run], Any] = lambda run: run.home.lane
     caller: Caller = field(default_factory=Caller)
     luck: Callable[[], float] = random.random
+    restates: Callable[[int], str] = lambda _epoch: ""  # the header of what an epoch emits
     gate: Any = None  # protection.Protection; None where nothing holds runs back
     version: str = ""
     instance: str = ""

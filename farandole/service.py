@@ -39,6 +39,7 @@ from farandole.lanes import Lanes
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
 from farandole.locality import locality
 from farandole.match import Matcher
+from farandole.orders import Order
 from farandole.outcome import Books
 from farandole.owned import Owned
 from farandole.parking import Parking
@@ -113,7 +114,7 @@ def worker_of(
     )  # fmt: skip
     worker = _put_together(parts)
     worker.replays = Replays(
-        store, books, books.clock, worker.say, partial(_replay, parts, worker, source.topic_ids), worker.steering
+        store, books, books.clock, worker.say, partial(_replay, parts, worker), worker.steering, source.topic_ids
     )
     worker.closing += [worker.replays.close, listener.close, store.close, registry.close]
     listener.start()
@@ -165,19 +166,25 @@ class _Parts:
 
 
 def _replay(
-    parts: _Parts, live: Worker, topic_ids: Mapping[str, str], epoch: int, ranges: Sequence[Range], heard: Heard
+    parts: _Parts, live: Worker, epoch: int, ranges: Sequence[Range], order: Order | None, heard: Heard
 ) -> Worker:
     """The worker of an epoch: everything as in the live lane, over exact ranges, with fewer slots."""
     group, settings = f"{parts.group}.replay-{epoch}", parts.settings
     exact = {(one.topic, one.partition): (one.start, one.end) for one in ranges}
     source = RangeSource(
-        group, exact, settings.client_properties(), settings.group_protocol, lambda: live.lanes.running > 0
+        group,
+        exact,
+        settings.client_properties(),
+        settings.group_protocol,
+        lambda: live.lanes.running > 0,
+        order.rate if order else 0.0,
     )
-    source.topic_ids = dict(topic_ids)
-    slots = max(1, parts.slots // REPLAY_SHARE)
+    source.topic_ids = dict(live.source.topic_ids)
+    slots = (order and order.concurrency) or max(1, parts.slots // REPLAY_SHARE)
     worker = _put_together(
         replace(parts, source=source, listener=heard, group=group, first=source.start, slots=slots, epoch=epoch)
     )
+    worker.intake.reader.order = order
     worker.steering.tells = False
     worker.protection.guard.live = live.protection.guard
     return worker
@@ -293,6 +300,7 @@ def _kit(parts: _Parts, *, resumable: bool) -> Kit:
     """What runs need; an event loop only where a step is async."""
     kept = parts.store.checkpoints if resumable else None
     kit = Kit(parts.declaration, parts.plans, parts.resources, parts.codec.encode, parts.books.clock, kept)
+    kit.restates = parts.store.orders.restates
     kit.version, kit.instance = parts.books.version, parts.books.instance
     kit.caller.say = logger(parts.declaration.name, parts.books.instance)
     if any(f.is_async for p in parts.plans for f in p.functions):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from farandole.clock import iso_of
-from farandole.control import OF_PIPELINES, PAUSE, Command
+from farandole.control import OF_PIPELINES, ORDER, PAUSE, Command
 from farandole.errors import ATTENTION, FarandoleError
 from farandole.event import Record
 from farandole.lanes import Lanes
@@ -50,6 +50,8 @@ class Steering:
         self.paused: Command | None = None
         self.held = True
         self.tells = True  # whether pauses and resumes are written to the ledger from here
+        self.orders: list[Command] = []
+        """Heard, and not yet taken by whoever carries them out."""
         self._facts: list[Command] = []
         self._of_runs: dict[str, Command] = {}
         self._news: list[Command] = []
@@ -63,6 +65,8 @@ class Steering:
         for command in commands:
             if command.kind in OF_PIPELINES:
                 self._steer(command)
+            elif command.kind == ORDER:
+                self.orders.append(command)
             else:
                 self._keep(command)
         self.held = self.paused is not None

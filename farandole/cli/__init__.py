@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "farandole.cli.reconcile:reconcile",
         "Compare what landed with what ran; send again what was missed.",
     ),
+    "replay": ("farandole.cli.replay:replay", "Process a range of events again, beside live work."),
     "topology": ("farandole.cli.topology:topology", "Plan and apply topics, schemas and offsets."),
     "schemas": ("farandole.cli.schemas:schemas", "Generate and check the event classes."),
 }

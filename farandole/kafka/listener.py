@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from farandole.control import OF_PIPELINES, OF_RUNS, RESUME, Command, pipeline_id
+from farandole.control import OF_PIPELINES, OF_RUNS, ORDER, RESUME, Command, pipeline_id
 from farandole.errors import FarandoleError, SettingsError, Undecodable
 from farandole.event import RawRecord
 from farandole.kafka.reader import TopicReader
@@ -118,7 +118,7 @@ class Listener:
         return self._decode(raw)
 
     def _keep(self, command: Command) -> None:
-        mine = command.kind in OF_PIPELINES and command.pipeline == self._pipeline
+        mine = command.kind in (*OF_PIPELINES, ORDER) and command.pipeline == self._pipeline
         if not mine and not (command.kind in OF_RUNS and command.pipeline in ("", self._pipeline)):
             return
         with self._lock:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from farandole.clock import SystemClock
 from farandole.event import RawRecord
 from farandole.kafka.source import Key, Source
 
@@ -14,7 +15,10 @@ AT_A_TIME, PAUSE = 20, 0.1
 
 
 class RangeSource(Source):
-    """Reads ``[start, end)`` of some partitions, in a group of its own. Live work goes first: `busy` says when."""
+    """Reads ``[start, end)`` of some partitions, in a group of its own. Live work goes first: `busy` says when.
+
+    `rate` is the most records a second over all instances; 0: as they come.
+    """
 
     def __init__(
         self,
@@ -23,9 +27,12 @@ class RangeSource(Source):
         properties: Mapping[str, Any],
         protocol: str,
         busy: Callable[[], bool],
+        rate: float = 0.0,
     ) -> None:
         super().__init__(group, sorted({topic for topic, _ in ranges}), properties, protocol)
         self._ranges, self._busy, self._pause = dict(ranges), busy, threading.Event()
+        self._rate, self._clock = rate, SystemClock()
+        self._left, self._filled = 0.0, self._clock.monotonic()
 
     def start(self, partition: Key) -> int:
         """Where the range of a partition begins; one without a range ends where it begins."""
@@ -40,7 +47,24 @@ class RangeSource(Source):
         if self._busy():
             self._pause.wait(PAUSE)
             at_most = min(at_most, AT_A_TIME)
-        return [raw for raw in super().poll(at_most, timeout) if raw.offset < self._end((raw.topic, raw.partition))]
+        if self._rate:
+            at_most = min(at_most, self._granted())
+            if at_most < 1:
+                self._pause.wait(min(PAUSE, 1 / self._rate))
+                return []
+        found = super().poll(at_most, timeout)
+        self._left -= len(found) if self._rate else 0
+        return [raw for raw in found if raw.offset < self._end((raw.topic, raw.partition))]
+
+    def _granted(self) -> int:
+        """How many records the rate allows by now; each instance has the share of the partitions that it reads."""
+        mine = sum((p.topic, p.partition) in self._ranges for p in self._consumer.assignment())
+        if not mine:
+            return 1
+        now, rate = self._clock.monotonic(), self._rate * mine / len(self._ranges)
+        self._left = min(max(1.0, rate * PAUSE), self._left + (now - self._filled) * rate)
+        self._filled = now
+        return int(self._left)
 
     def positions(self, partitions: Sequence[Key]) -> dict[Key, int]:
         """As those of every consumer, but never beyond a range."""

@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine
 
+from farandole.orders import Range
 from farandole.store.breakers import Breakers, Change, Guards
 from farandole.store.checkpoints import Checkpoint, Checkpoints
 from farandole.store.engine import Database
-from farandole.store.epochs import Epochs, Range
+from farandole.store.epochs import Epochs
 from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
 from farandole.store.migrate import prepare_tables
+from farandole.store.orders import Orders
 from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import metadata
 from farandole.store.topics import KnownTopic, KnownTopics
@@ -36,6 +38,7 @@ __all__ = [
     "KnownTopics",
     "Lane",
     "Member",
+    "Orders",
     "OutboxRow",
     "Outcome",
     "Range",
@@ -57,6 +60,7 @@ class Store:
         self.checkpoints = Checkpoints(database, pipeline)
         self.waiting = WaitingRoom(database, pipeline)
         self.epochs = Epochs(database, pipeline)
+        self.orders = Orders(database, pipeline, self.epochs)
         self.breakers = Breakers(database, pipeline)
         self.guards = Guards(database, pipeline)
         self.topics = KnownTopics(database, pipeline)

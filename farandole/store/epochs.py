@@ -7,31 +7,17 @@ its end; so a crash goes on inside it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select
 
+from farandole.orders import RUNNING, Range
 from farandole.store.engine import Database
-from farandole.store.tables import now_ms, position, replay_range
+from farandole.store.tables import now_ms, position, replay_order, replay_range
 
 TOGETHER = 60_000
 """Milliseconds within which rewinds of several partitions, found by several instances, are one request."""
 REWIND = "rewind"
 """The command of a range that was opened because somebody set the group back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Records ``[start, end)`` of one partition."""
-
-    topic: str
-    topic_id: str
-    partition: int
-    start: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}] {self.start}..{self.end}"
 
 
 class Epochs:
@@ -43,8 +29,18 @@ class Epochs:
     def open(self, command: str, ranges: Sequence[Range]) -> int:
         """The epoch in which these ranges are processed again: the same command twice is the same epoch."""
         with self._database.writing() as conn:
-            known = conn.scalar(select(func.max(replay_range.c.epoch)).where(self._mine, _of(command)))
-            return int(known) if known is not None else self._insert(conn, self._next(conn), command, ranges)
+            self.alone(conn)
+            return self.opened(conn, command, ranges)
+
+    def opened(self, conn: Connection, command: str, ranges: Sequence[Range]) -> int:
+        """:meth:`open` inside a transaction of which :meth:`alone` was asked."""
+        known = conn.scalar(select(func.max(replay_range.c.epoch)).where(self._mine, _of(command)))
+        return int(known) if known is not None else self._insert(conn, self._next(conn), command, ranges)
+
+    def alone(self, conn: Connection) -> None:
+        """Let no other instance open an epoch of this pipeline before this transaction ends."""
+        if self._database.postgresql:  # on SQLite there is one writer anyway
+            conn.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"epochs of {self._pipeline}"))))
 
     def rewound(self, ranges: Sequence[Range]) -> int:
         """The epoch of ranges that a person asked for by setting the group back.
@@ -53,6 +49,7 @@ class Epochs:
         minute of each other are one request.
         """
         with self._database.writing() as conn:
+            self.alone(conn)
             new = [one for one in ranges if self._unfinished(conn, one) is None]
             if not new:
                 return max(e for one in ranges if (e := self._unfinished(conn, one)) is not None)
@@ -65,14 +62,16 @@ class Epochs:
             return self._insert(conn, newest if joins else self._next(conn), REWIND, new)
 
     def under_way(self) -> dict[int, list[Range]]:
-        """The ranges that are not done, by epoch."""
+        """The ranges that are not done, by epoch; without those of orders that are not to go on."""
         found: dict[int, list[Range]] = {}
         row = replay_range.c
         asked = select(row.epoch, row.topic, row.topic_id, row.partition, row.start_off, row.end_off)
+        order = replay_order.c
+        halted = exists().where(order.pipeline == row.pipeline, order.epoch == row.epoch, order.state != RUNNING)
         at_end = func.coalesce(position.c.next_offset, row.start_off) >= row.end_off
         with self._database.reading() as conn:
             for epoch, *rest in conn.execute(
-                asked.outerjoin_from(replay_range, position, _OWN).where(self._mine, ~at_end)
+                asked.outerjoin_from(replay_range, position, _OWN).where(self._mine, ~at_end, ~halted)
             ):
                 found.setdefault(epoch, []).append(Range(*rest))
         return found

@@ -97,6 +97,21 @@ replay_range = _table(
     ("pipeline", "epoch", "topic_id", "partition"),
 )
 
+# Orders to process events again, as they stand on the control topic; each has an epoch, and its ranges there.
+replay_order = _table(
+    "replay_order",
+    [
+        _text("pipeline"),
+        _text("id"),
+        Column("epoch", Integer, nullable=False),
+        _text("state"),
+        _text("detail"),
+        _number("changed_at"),
+        _number("heard_at"),
+    ],
+    ("pipeline", "id"),
+)
+
 # Keys that are not finished: the one place where two owners of one key meet, hence the lock.
 inbox_open = _table(
     "inbox_open",

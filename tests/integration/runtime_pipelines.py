@@ -465,6 +465,15 @@ def look(number: NumberSent) -> None:
     note("look", number.n)
 
 
+def refuse_doubled(doubled: NumberDoubled) -> NumberRefused:
+    note("second", doubled.n)
+    return NumberRefused(doubled.n, doubled.key, "too large")
+
+
+def regret(refused: NumberRefused) -> None:
+    note("third", refused.n)
+
+
 def _numbered(ordinal: int) -> Callable[..., Any]:
     def numbered(number: NumberSent) -> None:
         note(f"step{ordinal}", number.n)
@@ -797,6 +806,25 @@ class Bystander(Pipeline):
     name = _named("bystander")
     number = when(NumberSent)
     steps = [look]
+    since = "beginning"
+
+
+class Second(Pipeline):
+    """Comes after Double, and takes each number once."""
+
+    name = _named("second")
+    doubled = when(NumberDoubled)
+    once = "n"
+    steps = [refuse_doubled]
+    since = "beginning"
+
+
+class Third(Pipeline):
+    """Comes after Second."""
+
+    name = _named("third")
+    refused = when(NumberRefused)
+    steps = [regret]
     since = "beginning"
 
 
