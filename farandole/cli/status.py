@@ -138,8 +138,9 @@ def _short(error: str | None) -> str:
 def _following(found: Status) -> Iterator[str]:
     """What to do next about the first thing that is wrong."""
     for one in found.in_state("missing", "late"):
-        which = f" --pipeline {one['pipeline']}" if one["pipeline"] else ""
-        yield f"farandole runs list{which}" if which else f"farandole events tail {one['event_type']}"
+        about = f"{one['interval']['start']}/{one['interval']['end']}" if one["interval"] else one["day"]
+        events = f"farandole events tail {one['event_type']}"
+        yield f"farandole why {one['pipeline']} --for {about}" if one["pipeline"] else events
     if found.dead:
         yield f"farandole dlq list {found.dead[0]['pipeline']}"
     if found.incomplete:

@@ -104,7 +104,7 @@ def status(conn: Connection, day: date, now: datetime) -> Status:
         _expected(conn, day, as_of or now),
         _dead(conn),
         _restated(conn, within),
-        list(_stopped(conn)),
+        list(stopped(conn)),
         gaps(conn),
         int(ran[0]),
         int(ran[1]),
@@ -201,9 +201,11 @@ def _restated(conn: Connection, within: tuple[int, int]) -> list[Answer]:
     ]
 
 
-def _stopped(conn: Connection) -> Iterator[Answer]:
+def stopped(conn: Connection, pipeline: str = "") -> Iterator[Answer]:
     """Partitions that stopped, and of which nothing says that they went on: no fact, and no run from there since."""
     asked = select(fact).where(fact.c.fact.in_((*_STOPS, *_GOES_ON))).order_by(fact.c.recorded_at, fact.c.id)
+    if pipeline:
+        asked = asked.where(fact.c.pipeline == pipeline)
     standing: dict[tuple[str, str], Row[Any]] = {}
     for row in conn.execute(asked):
         where = (row.pipeline, _place(json.loads(row.detail)))
@@ -213,10 +215,10 @@ def _stopped(conn: Connection) -> Iterator[Answer]:
             standing.pop(where, None)
             for other in [w for w in standing if w[0] == row.pipeline and w[1].startswith(f"{where[1]}[")]:
                 del standing[other]  # a fact about a whole topic
-    for (pipeline, place), row in standing.items():
-        if not _ran_since(conn, pipeline, place, row.recorded_at):
+    for (who, place), row in standing.items():
+        if not _ran_since(conn, who, place, row.recorded_at):
             yield {
-                "pipeline": pipeline,
+                "pipeline": who,
                 "at": place,
                 "why": row.fact,
                 "since": moment(row.recorded_at),

@@ -27,6 +27,7 @@ from farandole.points import POINTS
 from farandole.schemagen import load_schemas
 from farandole.settings import CLIENT_PROPERTIES, Settings
 from farandole.sources.timetable import KEYS, read_timetable
+from farandole.why import CAUSES, FINE
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -175,6 +176,13 @@ def test_the_page_of_dead_letters_names_every_reason():
     code = "".join(p.read_text() for p in (ROOT / "farandole").rglob("*.py"))
     page = (ROOT / "docs/howto/read-dead-letters.md").read_text()
     assert {reason for reason in re.findall(r'"(decode\.[a-z-]+)"', code) if f"`{reason}`" not in page} == set()
+
+
+def test_the_table_of_causes_is_the_closed_list():
+    page = (ROOT / "docs/howto/why-did-it-not-run.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (yes|no) \|$", page, re.MULTILINE)
+    assert {cause: means for cause, means, _ in rows} == CAUSES
+    assert {cause for cause, _, needed in rows if needed == "no"} == FINE
 
 
 def test_the_table_of_taking_over_names_every_fact():

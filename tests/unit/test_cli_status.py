@@ -136,7 +136,8 @@ def test_what_is_missed_since_days_is_shown_until_it_is_closed(books):
     row = due("mart", NOW - 72 * HOUR, "missed")
     books.expect(row)
     assert any(line.startswith("MISSING     mart  due 2026-11-21 12:00:00 UTC   3 d ago") for line in shown())
-    assert shown()[-1] == "next   farandole runs list --pipeline mart"
+    about = "2026-11-20T06:00:00.000Z/2026-11-21T06:00:00.000Z"
+    assert shown()[-1] == f"next   farandole why mart --for {about}"
 
     books.expect(waived(row, "ann", "never came"))
     assert ask()[0] == 0
