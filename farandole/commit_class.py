@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from farandole.errors import Fenced
+from farandole.errors import Away, Fenced
 from farandole.outcome import Books
 from farandole.owned import GONE
 from farandole.points import point
@@ -40,6 +40,8 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
         except Fenced:
             home.fenced()
             run.state = RunState.DONE
+        except Away as away:
+            _leaves(run, away, kit)
         except Exception as error:  # noqa: BLE001 - the database went away under it: the run is not to blame
             say("run.waits", run=run.id, error=f"{type(error).__name__}: {error}")
             _later(run, kit)
@@ -47,6 +49,12 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
             gate.ended(run)
 
     return guarded
+
+
+def _leaves(run: Run, away: Away, kit: Kit) -> None:
+    """Its next step is detached: it goes to the retry topic as a parked run does, or rests there until that is over."""
+    run.state, run.holds, run.pause = (RunState.RESTS if run.via else RunState.PARKED), True, away.pause
+    run.ended_at, run.told = kit.clock.millis(), {"detached": away.step}
 
 
 def _later(run: Run, kit: Kit) -> None:

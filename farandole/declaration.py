@@ -103,6 +103,7 @@ class Step:
     catch: tuple[Catch, ...] = ()
     needs: tuple[Need, ...] = ()
     isolate: bool = False  # called in a child process, which can be killed
+    detached: bool = False  # done under a lease, wherever the partition is
     use: str = ""
     options: tuple[tuple[str, Any], ...] = ()
     place: str = field(default="", compare=False)

@@ -98,6 +98,14 @@ class GivenUp(FarandoleError):
     """A call whose result nobody wants any more: its partition is lost, or a person ended its run."""
 
 
+class Away(Exception):
+    """Not an error: a run leaves its slot, because its next step is detached. `pause` is when to ask again, seconds."""
+
+    def __init__(self, step: str, pause: float) -> None:
+        super().__init__(step)
+        self.step, self.pause = step, pause
+
+
 class StepDied(FarandoleError):
     """The process of an isolated step ended by itself. A failure of the step, and retried as one."""
 

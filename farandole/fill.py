@@ -105,7 +105,7 @@ def planned(
         except DeclarationError as error:
             at = step.place or declaration.source
             problems += [Problem(p.place or at, p.message, p.hint) for p in problems_of(error)]
-    return tuple(plans), [*problems, *_effects(declaration, plans), *_isolated(declaration, plans)]
+    return tuple(plans), [*problems, *_effects(declaration, plans), *_apart(declaration, plans)]
 
 
 def event_class(event_type: str) -> type[Any] | None:
@@ -153,9 +153,16 @@ def _effects(declaration: Declaration, plans: Iterable[StepPlan]) -> Iterator[Pr
         )
 
 
-def _isolated(declaration: Declaration, plans: Iterable[StepPlan]) -> Iterator[Problem]:
-    """What an isolated step cannot have: it shares no transaction with us, and is found by its name."""
+def _apart(declaration: Declaration, plans: Sequence[StepPlan]) -> Iterator[Problem]:
+    """What a detached step and an isolated one cannot have: they share no transaction with us."""
     for made in plans:
+        if made.step.detached and any(_takes(p, "database") for p in plans):
+            yield Problem(
+                made.step.place or declaration.source,
+                f"{declaration.name}.{made.step.name} is detached, and {declaration.name} writes to its Database: "
+                "all steps are one transaction there, which cannot be kept open for so long",
+                "split it in two pipelines, joined by an event",
+            )
         if made.isolated < 0:
             continue
         at, title = made.step.place or declaration.source, f"{declaration.name}.{made.step.name} is isolated"

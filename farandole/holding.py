@@ -104,8 +104,12 @@ class Holding:
     def leave(self, runs: Sequence[Run]) -> None:
         """Runs that end their stay: held in SQL first, then told to Kafka with the next transaction.
 
-        A dead one that holds its record key is held the same way: what comes meanwhile must stand behind it.
+        A dead one that holds its record key is held the same way: what comes meanwhile must stand behind it. One that
+        rests is held already.
         """
+        for run in (run for run in runs if run.state is RunState.RESTS):
+            self._waits(run)
+        runs = [run for run in runs if run.state is not RunState.RESTS]
         fenced = self._write([(run.home.lane, outcome) for run in runs for outcome in self.books.outcomes(run)])
         point("hold.written")
         for run in runs:
@@ -121,6 +125,9 @@ class Holding:
     def parked(self, run: Run) -> None:
         """In the retry topic already it keeps its place there; from its own partition it comes back by that topic."""
         run.home.add(self.books.parked(run))
+        self._waits(run)
+
+    def _waits(self, run: Run) -> None:
         if self.in_flight.get(run.at) is run:
             del self.in_flight[run.at]  # SQL knows it by its hold
         if run.via:

@@ -23,7 +23,20 @@ KEYS = (
     "on_conflict", "on_dead", "guard", "expect",
 )  # fmt: skip
 EXPECT_KEYS = ("by", "each", "grace", "interval")
-STEP_KEYS = ("name", "call", "use", "with", "timeout", "retry", "catch", "effect", "check", "needs", "isolate")
+STEP_KEYS = (
+    "name",
+    "call",
+    "use",
+    "with",
+    "timeout",
+    "retry",
+    "catch",
+    "effect",
+    "check",
+    "needs",
+    "isolate",
+    "detached",
+)
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -125,6 +138,7 @@ class _Manifest(Reader):
             catch=tuple(Catch(error, self._reference(n, "catch", ready_made=True)) for error, n in catch.items()),
             needs=self._needs(words.get("needs")),
             isolate=self._yes(words.get("isolate"), "isolate"),
+            detached=self._yes(words.get("detached"), "detached"),
             use=use,
             options=frozen_options(options),
             place=self.at(node),
@@ -249,6 +263,7 @@ def _step_said(step: Step, package: str) -> dict[str, Any]:
             "effect": step.effect,
             "check": step.check.removeprefix(package),
             "isolate": step.isolate or None,
+            "detached": step.detached or None,
         }
     )
 

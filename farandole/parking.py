@@ -12,6 +12,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 from farandole.clock import Clock
@@ -127,6 +128,20 @@ class Parking:
         item.running, item.attempt, item.due = False, attempt, self.clock.monotonic() + pause
         self._arm(item)
 
+    def wake(self, run_id: str) -> bool:
+        """What it rested for is over: it may go on now. False while it is being tried: ask once more."""
+        item = self._by_run.get(run_id)
+        if item is not None and item.running:
+            return False
+        if item is not None:
+            item.due = self.clock.monotonic()
+            self._arm(item)
+        return True
+
+    def waits(self, run_id: str) -> bool:
+        """Whether a run stands here, being tried or not."""
+        return run_id in self._by_run
+
     def over(self, run_id: str) -> None:
         """It has ended: the next of its record key may go when it is due."""
         if (item := self._by_run.pop(run_id, None)) is None:
@@ -161,7 +176,7 @@ class Parking:
         return self._heap[0][0] if self._heap else None
 
     def _arm(self, item: Parked) -> None:
-        if self._is_first(item) and not item.running:
+        if self._is_first(item) and not item.running and item.due != inf:
             heapq.heappush(self._heap, (item.due, next(self._number), item))
 
     def _is_first(self, item: Parked) -> bool:

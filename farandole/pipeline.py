@@ -53,6 +53,7 @@ class StepLabel:
     check: Callable[..., Any] | None = None
     needs: Needs = ()
     isolate: bool = False
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def step(
     check: Callable[..., Any] | None = None,
     needs: Needs = (),
     isolate: bool = False,
+    detached: bool = False,
 ) -> Callable[[F], F]:
     """Label a function with a policy. It stays the function: call it in a test as it is.
 
@@ -110,11 +112,12 @@ def step(
     of it. A step with an effect
     outside declares its kind with `effect`; "verify" also names the `check` that looks for the effect. `needs` names
     what it depends on: while that is down the pipeline waits. With `isolate` it is called in a child process, which is
-    killed when its time is over.
+    killed when its time is over. With `detached` its event leaves the partition first, and it is done under a lease:
+    for work of hours.
     """
 
     def label(function: F) -> F:
-        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check, needs, isolate)  # type: ignore[attr-defined]
+        function.__step__ = StepLabel(timeout, retry, dict(catch or {}), effect, check, needs, isolate, detached)  # type: ignore[attr-defined]
         return function
 
     return label
@@ -308,6 +311,7 @@ def step_of(label: StepLabel, *, name: str, call: str, title: str, place: str) -
         ),
         needs=_needs(label.needs, title, place),
         isolate=label.isolate,
+        detached=label.detached,
         place=place,
     )
 

@@ -140,8 +140,9 @@ def _steps(declaration: Declaration) -> Iterator[Problem]:
         seen.add(step.name)
         if step.timeout is not None and step.timeout <= 0:
             yield Problem(place, f"{title}: timeout is {step.timeout:g} s", "write a span such as 10m")
-        if not isinstance(step.isolate, bool):
-            yield Problem(place, f"{title}: isolate is {step.isolate!r}", "write isolate=True, or leave it out")
+        for word, said in (("isolate", step.isolate), ("detached", step.detached)):
+            if not isinstance(said, bool):
+                yield Problem(place, f"{title}: {word} is {said!r}", f"write {word}=True, or leave it out")
         yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _retry(step.retry))
         yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _effect(step))
         yield from (Problem(place, f"{title}: {p.message}", p.hint) for p in _needs(step))

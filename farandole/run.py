@@ -20,7 +20,7 @@ from farandole.deadletter import Failure, failure_of
 from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, Decision, decide
 from farandole.declaration import Declaration
 from farandole.emission import keep
-from farandole.errors import Fenced, GivenUp
+from farandole.errors import Away, Fenced, GivenUp
 from farandole.event import Event, Interval, RawRecord, Record
 from farandole.fill import StepPlan
 from farandole.ids import attempt_key
@@ -30,10 +30,11 @@ from farandole.points import point
 
 
 class RunState(StrEnum):
-    """Where a run stands. `again` and `running` are within an instance; the others are written to the ledger."""
+    """Where a run stands. `again`, `running` and `rests` are within an instance; the others stand in the ledger."""
 
     RUNNING = "running"
     AGAIN = "again"
+    RESTS = "rests"
     DONE = "done"
     CAUGHT = "caught"
     DEAD = "dead"
@@ -157,13 +158,14 @@ class Kit:
     restates: Callable[[int], str] = lambda _epoch: ""  # the header of what an epoch emits
     gate: Any = None  # protection.Protection; None where nothing holds runs back
     version: str = ""
-    instance: str = ""
+    detached: Any = None  # detached.Detached; None where detached steps are asked as any other is
 
 
 def advance(run: Run, kit: Kit, database: Any = None) -> None:
     """Take the run as far as it goes: to its end, or to the next try.
 
-    Never raises for what a step does; raises Fenced when the partition has another owner.
+    Never raises for what a step does; raises Fenced when the partition has another owner, and Away when the next step
+    is detached.
     """
     run.started_at = run.started_at or kit.clock.millis()
     run.state = RunState.RUNNING
@@ -179,14 +181,16 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
         try:
             if kept is not None and kept.state == "done":
                 (result, version), reused = unpack(kept.result, plan.returns, plan.step.name), True
+                if kit.detached is not None and (since := kit.detached.gave(run.id, plan.step.name)):
+                    started, reused = since, False
             else:
-                result, reused = _ask(run, plan, kit, database, kept), False
-                if result is _UNSURE:
+                result, reused = ask(run, plan, kit, database, kept), False
+                if result is UNSURE:
                     _note(run, plan, started, kit, state="uncertain")
                     return _end(run, RunState.UNCERTAIN, kit)
             keep(run, result, kit, plan.returns)
-        except Fenced:
-            raise  # this instance does not own the partition any more: nothing of the run counts
+        except (Fenced, Away):
+            raise  # the partition is somebody else's, and nothing of the run counts; or it goes on elsewhere
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is the run's failure, not the service's
             return _failed(run, plan, error, started, kit, database)
         _note(run, plan, started, kit, reused=reused, version=version)
@@ -198,7 +202,8 @@ def advance(run: Run, kit: Kit, database: Any = None) -> None:
     return _end(run, RunState.DONE, kit)
 
 
-_UNSURE = object()
+UNSURE = object()
+"""What is given for an effect at most once of which nobody knows whether it happened."""
 
 
 def _end(run: Run, state: RunState, kit: Kit) -> None:
@@ -206,8 +211,10 @@ def _end(run: Run, state: RunState, kit: Kit) -> None:
     run.ended_at = kit.clock.millis()
 
 
-def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
+def ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     """One attempt at one step, with its checkpoints where it has an effect outside or a successor."""
+    if kit.detached is not None and plan.step.detached:
+        return kit.detached.ask(run, plan, kit)
     effect = plan.step.effect
     if not effect:
         point("step.running")
@@ -222,8 +229,8 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
         return result
     if kept is not None:  # a foreign or own older `started`: in doubt
         if effect == "at_most_once" and kept.attempt >= run.tries:
-            return _UNSURE
-        if effect == "verify" and (found := _verified(run, plan, kit)) is not None:
+            return UNSURE
+        if effect == "verify" and (found := _call(run, plan.check, kit, None)) is not None:  # type: ignore[arg-type]
             kit.checkpoints.started(kit.lane_of(run), run.id, plan.step.name, run.tries)
             kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(found, plan.step.name, kit.version))
             return found
@@ -236,12 +243,6 @@ def _ask(run: Run, plan: StepPlan, kit: Kit, database: Any, kept: Any) -> Any:
     kit.checkpoints.done(kit.lane_of(run), run.id, plan.step.name, pack(result, plan.step.name, kit.version))
     point("checkpoint.committed")
     return result
-
-
-def _verified(run: Run, plan: StepPlan, kit: Kit) -> Any:
-    """What the step's `check` function found of an effect in doubt; None where there is nothing."""
-    assert plan.check is not None  # noqa: S101 - the declaration was checked
-    return _call(run, plan.check, kit, None)
 
 
 def _call(run: Run, plan: StepPlan, kit: Kit, database: Any, error: BaseException | None = None) -> Any:
@@ -307,10 +308,9 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
     now = _decided(run, plan, error, kit)
     run.first_failed_at = run.first_failed_at or kit.clock.now()
     doubtful = run.sent and plan.step.effect == "at_most_once" and now.kind != CAUGHT
+    failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
     if doubtful and not now.before:
-        run.failure = failure_of(
-            error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at
-        )
+        run.failure = failure
         _note(run, plan, started, kit, state="uncertain", error=run.failure.message)
         return _end(run, RunState.UNCERTAIN, kit)  # it may have been sent: only `only=` says which errors come before
     if now.kind in (AGAIN, WAIT):
@@ -318,7 +318,6 @@ def _failed(run: Run, plan: StepPlan, error: BaseException, started: int, kit: K
         run.due = max(run.due, kit.clock.monotonic() + now.after)
         run.attempt += now.kind == AGAIN
         return None
-    failure = failure_of(error, "run", plan.step.name, name, attempts=run.attempt, first_failed_at=run.first_failed_at)
     if now.kind == PARK:
         run.failure, run.pause, run.holds = failure, now.after, True
         _note(run, plan, started, kit, state="parked", error=failure.message)

@@ -195,7 +195,7 @@ def _put_together(parts: _Parts) -> Worker:
     clock, settings = books.clock, parts.settings
     say = logger(declaration.name, books.instance)
     commit_class = declared_class(declaration, parts.plans)
-    resumable = commit_class == "outside" or (commit_class == "events" and len(parts.plans) > 1)
+    resumable = commit_class == "outside" or (commit_class == "events" and _keeps(parts.plans))
     threads = ThreadPoolExecutor(TRANSACTIONS, "commit")
     matcher, owners = Matcher(declaration), dict[Key, Owned]()
     reader = Reader(
@@ -229,11 +229,17 @@ def _put_together(parts: _Parts) -> Worker:
     settler = Settler(source, store.inbox, books, clock, threads, say)
     limits = (settings.commit_interval, settings.commit_records, settings.shutdown_grace)
     worker = Worker(source, takeover, intake, lanes, settler, parts.listener, clock, limits)
-    worker.closing.append(kit.caller.close)
+    kit.detached = worker.detached
+    worker.closing += [worker.detached.close, kit.caller.close]
     takeover.identity.moved = intake.claim_keys
     if parts.epoch == 0:  # one watch for all that an instance does
         _watched(worker, parts, takeover.identity, owners, say)
     return worker
+
+
+def _keeps(plans: Sequence[StepPlan]) -> bool:
+    """Whether a step's result is worth keeping: another follows it, or it was made elsewhere."""
+    return len(plans) > 1 or any(p.step.detached for p in plans)
 
 
 def _watched(
@@ -301,7 +307,7 @@ def _kit(parts: _Parts, *, resumable: bool) -> Kit:
     kept = parts.store.checkpoints if resumable else None
     kit = Kit(parts.declaration, parts.plans, parts.resources, parts.codec.encode, parts.books.clock, kept)
     kit.restates = parts.store.orders.restates
-    kit.version, kit.instance = parts.books.version, parts.books.instance
+    kit.version = parts.books.version
     kit.caller.say = logger(parts.declaration.name, parts.books.instance)
     if any(f.is_async for p in parts.plans for f in p.functions):
         kit.caller.loop = _loop()

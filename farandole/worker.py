@@ -14,6 +14,7 @@ from concurrent.futures import Future, wait
 
 from farandole.clock import Clock
 from farandole.commanded import Commanded
+from farandole.detached import Detached
 from farandole.errors import DatabaseUnreachable, Unreachable
 from farandole.event import RawRecord
 from farandole.intake import Intake
@@ -77,6 +78,7 @@ class Worker:
         self.upkeep = Upkeep(source, self.store, self.books, clock, self.say, takeover.identity)
         self.steering = Steering(heard, lanes, self.books, self.say, self.protection.guard.reset)
         self.replays: Replays | None = None
+        self.detached = Detached(self.store, intake.parking, clock, self.say, f"{takeover.owner}-{takeover.epoch}")
         self.commanded = Commanded(intake, clock, self.say, self.steering)
 
     # ---- the story of a batch
@@ -99,6 +101,7 @@ class Worker:
                 runs += self.intake.retry_blocked()
             self.lanes.admit(self.commanded.admitted(runs))
             self.commanded.obey()
+            self.detached.look()
             self.lanes.admit([] if self.steering.held else self.intake.resume())
         self._collect()
         self._commit()
@@ -269,7 +272,7 @@ class Worker:
         deadline = self.clock.monotonic() + (self.grace if self.stopping.is_set() else REVOKE_GRACE)
         for owned in leaving:
             owned.leaving = True
-        while self.under_way(leaving) and self.clock.monotonic() < deadline:
+        while self._begun(leaving) and self.clock.monotonic() < deadline:
             self.lanes.wait(0.05)
             self._collect()
         self._settled()
@@ -286,6 +289,9 @@ class Worker:
         runs = self.intake.in_flight.values()
         begun = (r for r in runs if r.home in leaving and r.started_at and r.state is not RunState.AGAIN)
         return any(not (r.over or r.skipped) for r in begun)
+
+    def _begun(self, leaving: Sequence[Owned]) -> bool:
+        return self.under_way(leaving) or (self.stopping.is_set() and self.detached.busy)
 
     def lost(self, keys: list[Key]) -> None:
         """Somebody else owns these already: drop at once, commit nothing. Nobody died of a record."""

@@ -16,9 +16,10 @@ from farandole.store.engine import Database
 from farandole.store.epochs import Epochs
 from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
+from farandole.store.leases import Leases
 from farandole.store.migrate import prepare_tables
 from farandole.store.orders import Orders
-from farandole.store.rows import Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
+from farandole.store.rows import Claim, Known, Lane, Lease, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import metadata
 from farandole.store.topics import KnownTopic, KnownTopics
 from farandole.store.waiting import Joined, Member, WaitingRoom, WaitingSet
@@ -37,6 +38,8 @@ __all__ = [
     "KnownTopic",
     "KnownTopics",
     "Lane",
+    "Lease",
+    "Leases",
     "Member",
     "Orders",
     "OutboxRow",
@@ -58,6 +61,7 @@ class Store:
         self._database, self.pipeline = database, pipeline
         self.inbox = Inbox(database, pipeline)
         self.checkpoints = Checkpoints(database, pipeline)
+        self.leases = Leases(database, pipeline)
         self.waiting = WaitingRoom(database, pipeline)
         self.epochs = Epochs(database, pipeline)
         self.orders = Orders(database, pipeline, self.epochs)

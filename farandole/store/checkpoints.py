@@ -11,7 +11,7 @@ from sqlalchemy import and_, select, update
 from farandole.errors import Fenced
 from farandole.store.engine import Database, chunks
 from farandole.store.fence import hold
-from farandole.store.rows import Lane
+from farandole.store.rows import Lane, Lease
 from farandole.store.tables import checkpoint, now_ms
 
 
@@ -45,7 +45,7 @@ class Checkpoints:
                     found.setdefault(run, []).append(Checkpoint(*rest))
         return found
 
-    def started(self, lane: Lane, run_id: str, step: str, attempt: int, branch: str = "") -> None:
+    def started(self, lane: Lane | Lease, run_id: str, step: str, attempt: int, branch: str = "") -> None:
         """Note, before an effect outside, that it may happen from now on. Raises Fenced."""
         again = self._database.upsert(
             checkpoint, ("state", "fence", "attempt", "updated_at"), lambda _: checkpoint.c.state == "started"
@@ -56,7 +56,7 @@ class Checkpoints:
             if conn.scalar(again.values(row).returning(checkpoint.c.fence)) is None:
                 raise _overtaken(lane, run_id, step)
 
-    def done(self, lane: Lane, run_id: str, step: str, result: bytes, branch: str = "") -> None:
+    def done(self, lane: Lane | Lease, run_id: str, step: str, result: bytes, branch: str = "") -> None:
         """Keep the result of a step with an effect. Raises Fenced if it was not started under this fence."""
         mine = and_(
             checkpoint.c.pipeline == self._pipeline,
@@ -72,7 +72,7 @@ class Checkpoints:
             if conn.execute(kept).rowcount != 1:
                 raise _overtaken(lane, run_id, step)
 
-    def keep(self, lane: Lane, run_id: str, step: str, result: bytes, branch: str = "") -> None:
+    def keep(self, lane: Lane | Lease, run_id: str, step: str, result: bytes, branch: str = "") -> None:
         """Keep the result of a step without effect; a result that is there already stays. Raises Fenced."""
         kept = self._database.upsert(
             checkpoint, ("state", "result", "fence", "updated_at"), lambda _: checkpoint.c.state != "done"
@@ -81,7 +81,7 @@ class Checkpoints:
             hold(conn, self._pipeline, lane)
             conn.execute(kept.values(self._row(lane, run_id, step, branch, state="done", result=result)))
 
-    def _row(self, lane: Lane, run_id: str, step: str, branch: str, **values: Any) -> dict[str, Any]:
+    def _row(self, lane: Lane | Lease, run_id: str, step: str, branch: str, **values: Any) -> dict[str, Any]:
         return {
             "pipeline": self._pipeline,
             "run_id": run_id,
@@ -93,7 +93,7 @@ class Checkpoints:
         }
 
 
-def _overtaken(lane: Lane, run_id: str, step: str) -> Fenced:
+def _overtaken(lane: Lane | Lease, run_id: str, step: str) -> Fenced:
     return Fenced(
         f"step {step} of run {run_id} is no longer this instance's: another one has started or finished it",
         place=str(lane),

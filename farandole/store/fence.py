@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Connection, and_, case, null, select, upda
 
 from farandole.errors import Fenced
 from farandole.store.engine import Database
-from farandole.store.rows import Lane, Taken
-from farandole.store.tables import now_ms, position
+from farandole.store.rows import Lane, Lease, Taken
+from farandole.store.tables import lease, now_ms, position
 
 HARDLY = 500
 DEATHS = 2
@@ -95,16 +95,28 @@ def release(database: Database, pipeline: str, lanes: Sequence[Lane]) -> None:
             conn.execute(update(position).where(mine).values(owner=null(), lease_until=0))
 
 
-def hold(conn: Connection, pipeline: str, lane: Lane, *, lock: bool = True) -> None:
-    """Raise Fenced unless the lane still has its fence; with `lock`, nobody takes it over before the commit."""
-    asked = select(position.c.fence).where(row_of(pipeline, lane))
+def hold(conn: Connection, pipeline: str, lane: Lane | Lease, *, lock: bool = True) -> None:
+    """Raise Fenced unless the lane still has its fence, or the lease its token.
+
+    With `lock`, nobody takes it over before the commit.
+    """
+    if isinstance(lane, Lease):
+        asked = select(lease.c.token).where(held_as(pipeline, lane))
+    else:
+        asked = select(position.c.fence).where(row_of(pipeline, lane))
     fence = conn.scalar(asked.with_for_update(read=True) if lock else asked)
     if fence != lane.fence:
         raise Fenced(
-            f"another instance took this partition over (fence {fence}, mine is {lane.fence})",
+            f"another instance took this over (fence {fence}, mine is {lane.fence})",
             place=str(lane),
             hint="nothing to do: its new owner runs what was under way here",
         )
+
+
+def held_as(pipeline: str, mine: Lease) -> ColumnElement[bool]:
+    """The row of a lease, as long as its holder is this one."""
+    row = lease.c
+    return and_(row.pipeline == pipeline, row.run_id == mine.run_id, row.step == mine.step, row.owner == mine.owner)
 
 
 def move(conn: Connection, pipeline: str, lane: Lane, next_offset: int | None, ledger_offset: int) -> bool:

@@ -20,7 +20,7 @@ from farandole.store.engine import Database, chunks
 from farandole.store.fence import hold, lock_order, move, release, suspect, take_over
 from farandole.store.outcomes import Outcomes, note_told
 from farandole.store.rows import HOLDING, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
-from farandole.store.tables import checkpoint, dedup, inbox_open, now_ms, outbox
+from farandole.store.tables import checkpoint, dedup, inbox_open, lease, now_ms, outbox
 
 __all__ = ["Claim", "Inbox", "Known", "Lane", "OutboxRow", "Outcome", "Settlement", "Taken"]
 
@@ -141,7 +141,8 @@ class Inbox:
                 note_told(conn, self._database, self._pipeline, one.lane, one.waits)
             for table, runs in (
                 (outbox, [run for one in left for run in one.published]),
-                (checkpoint, [run for one in left for run in one.finished]),
+                (checkpoint, finished := [run for one in left for run in one.finished]),
+                (lease, finished),
             ):
                 for some in chunks(runs):
                     gone = self._database.among(table.c.run_id, some)

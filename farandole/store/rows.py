@@ -41,6 +41,19 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A detached step of a run as one instance holds it. `fence` counts its holders; `owner` is this one."""
+
+    run_id: str
+    step: str
+    fence: int
+    owner: str
+
+    def __str__(self) -> str:
+        return f"{self.step} of run {self.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """A partition just taken over. A `previous_owner` means that its last owner did not end in order.
 

@@ -190,6 +190,20 @@ checkpoint = _table(
     ("pipeline", "run_id", "step", "branch"),
 )
 
+# Who works at a detached step, by the database's clock: whoever holds the highest token, until its time is over.
+lease = _table(
+    "lease",
+    [
+        _text("pipeline"),
+        _text("run_id"),
+        _text("step"),
+        _number("token"),
+        _text("owner", ""),
+        _number("until"),
+    ],
+    ("pipeline", "run_id", "step"),
+)
+
 # One row per join key that is under way: the lock under which a set becomes complete, once.
 join_set = _table(
     "join_set",

@@ -235,6 +235,7 @@ EXECUTED = (
     "docs/howto/run-something-every-night.md",
     "docs/howto/notice-what-did-not-happen.md",
     "docs/howto/when-a-dependency-is-down.md",
+    "docs/howto/work-for-long.md",
 )
 
 

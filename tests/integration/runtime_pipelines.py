@@ -30,6 +30,11 @@ SENT, DOUBLED, REFUSED, LEFT, RIGHT, PAIRED = (
     for name in ("number.sent", "number.doubled", "number.refused", "left.sent", "right.sent", "pair.met")
 )
 
+if _lease := os.environ.get("RUNTIME_LEASE"):
+    from farandole import detached
+
+    detached.LEASE, detached.BEAT, detached.LOOK = float(_lease), float(_lease) / 5, 0.2
+
 MENDED = bool(os.environ.get("RUNTIME_MENDED"))
 """Whether this is the code in which the bugs of Picky, Eight and Meeting are mended."""
 
@@ -286,6 +291,47 @@ def carry(weighed: Weighed, number: NumberSent) -> NumberDoubled:
     time.sleep(number.amount)
     note("carried", number.n)
     return NumberDoubled(number.n * 2, number.key)
+
+
+def _hauled(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    """Takes as long as the amount says, or until the gate opens where that is less than 0; heeds its flag."""
+    note("haul", number.n, attempt.number, os.getpid())
+    if number.kind == "bad":
+        raise BadNumber(f"{number.n} is too heavy")
+    if number.kind == "once" and attempt.number == 1:
+        raise BadNumber(f"{number.n} is too heavy at first")
+    end = time.monotonic() + (number.amount if number.amount >= 0 else 3600)
+    while time.monotonic() < end and not (number.amount < 0 and gate.is_set()):
+        if attempt.cancelled.wait(0.02):
+            note("dropped", number.n, os.getpid())
+            raise InterruptedError("told to stop")
+    note("hauled", number.n, os.getpid())
+    return NumberDoubled(number.n * 2, number.key)
+
+
+@step(detached=True, retry=Retry(3, backoff="1ms..5ms"))
+def haul(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    return _hauled(number, attempt)
+
+
+@step(detached=True, effect="at_most_once")
+def haul_once(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    return _hauled(number, attempt)
+
+
+@step(detached=True)
+async def haul_async(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    note("haul", number.n, attempt.number, os.getpid())
+    try:
+        await asyncio.sleep(number.amount)
+    except asyncio.CancelledError:
+        note("dropped", number.n, os.getpid())
+        raise
+    return NumberDoubled(number.n * 2, number.key)
+
+
+def told(doubled: NumberDoubled, number: NumberSent) -> None:
+    note("told", number.n)
 
 
 @step(retry=QUICK)
@@ -644,6 +690,34 @@ class Long(Pipeline):
     number = when(NumberSent)
     steps = [weigh, carry]
     slots = 4
+    since = "beginning"
+
+
+class Haul(Pipeline):
+    """A step before a detached one, which takes long, and one after it."""
+
+    name = _named("haul")
+    number = when(NumberSent)
+    steps = [weigh, haul, told]
+    slots = 4
+    since = "beginning"
+
+
+class HaulOnce(Pipeline):
+    """Detached, and it must not happen twice outside."""
+
+    name = _named("haul-once")
+    number = when(NumberSent)
+    steps = [haul_once]
+    since = "beginning"
+
+
+class HaulAsync(Pipeline):
+    """Detached, and async."""
+
+    name = _named("haul-async")
+    number = when(NumberSent)
+    steps = [haul_async]
     since = "beginning"
 
 
