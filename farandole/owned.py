@@ -107,6 +107,13 @@ class Owned:
                 self.guard.died()
         self.ended.append(ended)
 
+    def is_due(self, now: float, records: int, interval: float) -> bool:
+        """Whether to commit: by count, by interval (seconds), or at once when nothing of it is under way."""
+        if self.phase != RUNNING or now < self.due or (not self.ended and self.prefix() == self.next_offset):
+            return False
+        ready = len(self.window) - self.open
+        return self.open == 0 or ready >= records or now - self.last_commit >= interval
+
     def prefix(self) -> int:
         """Up to where every record has an outcome: what may be committed."""
         return next((slot.offset for slot in self.window if slot.state == OPEN), self.seen)

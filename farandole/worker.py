@@ -164,7 +164,8 @@ class Worker:
 
     def _commit(self) -> None:
         """Partitions whose time has come: by count, by interval, or at once when nothing of them is under way."""
-        due = [o for o in self.owned.values() if self._is_due(o)]
+        now, limits = self.clock.monotonic(), (self.commit_records, self.commit_interval)
+        due = [o for o in self.owned.values() if o.is_due(now, *limits)]
         if due:
             self._settled()
         if due and not self.settler.unsettled:
@@ -189,15 +190,6 @@ class Worker:
                 self.intake.forget(settled)
                 if self.intake.blocked and any(ended.waits for ended in settled):
                     self._blocked_due = 0.0  # what was to complete a set of theirs may do so now
-
-    def _is_due(self, owned: Owned) -> bool:
-        if owned.phase != RUNNING or self.clock.monotonic() < owned.due:
-            return False
-        ready = len(owned.window) - owned.open
-        if not owned.ended and owned.prefix() == owned.next_offset:
-            return False
-        passed = self.clock.monotonic() - owned.last_commit
-        return owned.open == 0 or ready >= self.commit_records or passed >= self.commit_interval
 
     def _set_back(self, why: str) -> None:
         """What entered no window while the database was away is read again, later."""
