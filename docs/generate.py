@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from farandole.cli import cli
+from farandole.ledger.views import VIEWS
 from farandole.settings import _NAMED as NAMED
 from farandole.settings import CLIENT_PROPERTIES, Settings
 from farandole.topics import CONTROL, EXPECTATIONS, LEDGER, own_schemas
@@ -250,12 +251,58 @@ def _records(avro: Any) -> Iterator[dict[str, Any]]:
                     yield from _records(one_record)
 
 
+EXAMPLES = {
+    "What is dead, by cause:": """
+select pipeline, error, fingerprint, count(*) as letters
+from runs where state = 'dead'
+group by pipeline, error, fingerprint order by letters desc
+""",
+    "What is missing:": """
+select name, deadline, interval_start from expectations where state = 'missed' order by deadline
+""",
+    "How long the runs of a pipeline take:": """
+select pipeline, count(*) as runs, avg(seconds) as usual, max(seconds) as longest
+from runs where state = 'done' group by pipeline
+""",
+    "What a pipeline refuses:": """
+select pipeline, reason, sum(events) as events
+from ranges where outcome = 'filtered' group by pipeline, reason
+""",
+    "What came of an event:": """
+select r.pipeline, r.id, r.state from runs r join events e on e.run_id = r.id
+where e.direction = 'in' and e.event_id = '0193a1c0-0000-7000-8000-000000000001'
+""",
+}
+
+
+def views_page() -> str:
+    """The views that `farandole sql` asks, with their columns."""
+    parts = [
+        NOTE,
+        "# Views",
+        "",
+        "`farandole sql` asks them, and any client of the projection's database can: they are views in it. A column",
+        "may be added; one that is here keeps its name and its meaning. Times are text in RFC 3339 in SQLite and",
+        "`timestamptz` in PostgreSQL. `farandole ledger export FOLDER` writes each as a Parquet file, for DuckDB or a",
+        "notebook.",
+        "",
+    ]
+    for about, asked in EXAMPLES.items():
+        parts += [about, "", "```sql", asked.strip(), "```", ""]
+    for view in VIEWS:
+        parts += [f"## {view.name}", "", view.about, "", "| column | what it holds |", "|---|---|"]
+        parts += [f"| `{one.name}` | {one.about} |" for one in view.columns]
+        parts += [""]
+    return "\n".join(parts)
+
+
 WRITERS = {
     "settings.md": settings_page,
     "cli.md": cli_page,
     "ledger.md": ledger_page,
     "control.md": control_page,
     "expectation.md": expectation_page,
+    "views.md": views_page,
 }
 """The pages that are written here."""
 

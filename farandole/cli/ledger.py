@@ -11,6 +11,7 @@ import click
 
 from farandole.cli.answer import emit_one, lasted
 from farandole.cli.output import output_option
+from farandole.cli.sql import export
 from farandole.errors import DIFFERENCES, FINE
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 @click.group()
 def ledger() -> None:
     """The ledger: every run's state in one topic, and what is built from it."""
+
+
+ledger.add_command(export)
 
 
 @ledger.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from farandole.errors import FarandoleError
+from farandole.ledger import views as _views  # noqa: F401 - made and dropped with the tables
 from farandole.ledger.tables import VERSION, metadata, projection_version
 from farandole.store.engine import Database
 

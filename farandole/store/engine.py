@@ -106,7 +106,7 @@ class Database:
             "set_": {name: insert.excluded[name] for name in columns},
             "where": None if where is None else where(insert.excluded),
         }
-        if self.postgresql:
+        if self.postgresql and table.primary_key.name:
             return insert.on_conflict_do_update(constraint=str(table.primary_key.name), **change)
         return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), **change)
 
