@@ -18,6 +18,10 @@ EXPECTATIONS = "farandole.expectations.v1"
 """Compacted: what must have come by when, written ahead, and how each expectation stands."""
 BEATS = "farandole.beats.v1"
 """Compacted: the newest beat of every instance of the services that watch over others."""
+TELEMETRY = "farandole.telemetry.v1"
+"""Not compacted, and never written in a transaction: what is done, for statistics."""
+RHYTHM = "farandole.rhythm.v1"
+"""Compacted: when what is done came on each day, as the service of that name has added it up."""
 
 TICKS = "clock.ticked.v1"
 """What the clock tells. An event type like any other: its schema stands in the repository, not here."""
@@ -36,5 +40,5 @@ def own_schemas() -> dict[str, dict[str, Any]]:
     """The Avro schema of each of these topics, as this version writes and reads it."""
     return {
         topic: json.loads(own_schema_file(topic).read_text(encoding="utf-8"))
-        for topic in (LEDGER, CONTROL, AUDIT, EXPECTATIONS, BEATS)
+        for topic in (LEDGER, CONTROL, AUDIT, EXPECTATIONS, BEATS, TELEMETRY, RHYTHM)
     }

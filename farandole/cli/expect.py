@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from farandole.expectation import Expectation
     from farandole.kafka.codec import Codec
     from farandole.kafka.expectations import Standing
-    from farandole.rhythm import Suggestion
+    from farandole.rhythm import Came, Suggestion
 
 STATES = ("pending", "met", "met_late", "missed", "waived")
 _COLUMNS = ("name", "state", "due", "about", "came", "why")
@@ -110,8 +110,9 @@ def waive(name: str, when: str, reason: str, output: str | None) -> int:
 @click.argument("name", default="", metavar="[PIPELINE|EVENT]")
 @click.option("--since", default="84d", show_default=True, metavar="SPAN|TIME", help="The history to learn from.")
 @click.option("--zone", default="UTC", show_default=True, help="In whose days and hours: America/New_York.")
+@click.option("--rhythm", is_flag=True, help="From what `farandole run rhythm` has learned, instead of the projection.")
 @output_option
-def suggest(name: str, since: str, zone: str, output: str | None) -> int:
+def suggest(name: str, since: str, zone: str, *, rhythm: bool, output: str | None) -> int:
     """What could be expected, learned from what came: by when, how often, with which grace.
 
     Of pipelines, and of events that none of them gives. With the evidence by weekday, and with what the rule would
@@ -122,6 +123,7 @@ def suggest(name: str, since: str, zone: str, output: str | None) -> int:
     Examples:
       farandole expect suggest
       farandole expect suggest mart-delays --zone America/New_York
+      farandole expect suggest --rhythm --since 365d
     """  # noqa: D301 - as above
     from zoneinfo import ZoneInfo
 
@@ -135,9 +137,14 @@ def suggest(name: str, since: str, zone: str, output: str | None) -> int:
         today = now.astimezone(ZoneInfo(zone)).date()
     except (LookupError, ValueError, OSError):
         raise click.BadParameter(f"there is no time zone {zone!r}", param_hint="--zone") from None
-    with projection() as conn:
-        pipelines, events = of_pipelines(conn, start, name), of_events(conn, start, name)
-        known = already_expected(conn)
+    known: Mapping[str, str] = {}
+    events: dict[str, list[Came]] = {}
+    if rhythm:
+        pipelines = _rhythm(start, name)
+    else:
+        with projection() as conn:
+            pipelines, events = of_pipelines(conn, start, name), of_events(conn, start, name)
+            known = already_expected(conn)
     found = [
         (kind, who, suggested(came, zone, today))
         for kind, all_ in (("pipeline", pipelines), ("event", events))
@@ -155,6 +162,16 @@ def suggest(name: str, since: str, zone: str, output: str | None) -> int:
     else:
         emit([{"of": who, "kind": kind, "expected": who in known, **one.record()} for kind, who, one in found], output)
     return FINE
+
+
+def _rhythm(start: datetime, name: str) -> dict[str, list[Came]]:
+    from farandole.cli.records import clients
+    from farandole.kafka.codec import Codec
+    from farandole.kafka.rhythms import of_topic
+    from farandole.topics import RHYTHM, own_schemas
+
+    with clients() as opened, opened.reader(RHYTHM) as reader:
+        return of_topic(reader, Codec(opened.registry, own_schemas()), start, name)
 
 
 @contextmanager

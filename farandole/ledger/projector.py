@@ -7,7 +7,7 @@ from where it is. Two of them at once do no harm: the second finds each line kno
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -46,6 +46,8 @@ class Projector:
         self._stands: dict[int, int] = {}
         self.turned: Callable[[], None] = lambda: None
         """Told each time the work goes round."""
+        self.tells: Callable[[Sequence[Line]], None] = lambda _: None
+        """Given each batch before it is taken; given again where it could not be."""
         self.projected = 0
         """Lines taken since the start."""
 
@@ -112,7 +114,9 @@ class Projector:
 
     def _take(self, batch: list[RawRecord]) -> None:
         if batch or self._clock.monotonic() - self._beat >= HEARTBEAT:
-            self._write([self._line(record) for record in batch])
+            lines = [self._line(record) for record in batch]
+            self.tells(lines)
+            self._write(lines)
         self.turned()
 
     def _write(self, lines: list[Line], complete: Iterable[int] = ()) -> None:

@@ -18,7 +18,18 @@ from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
 from farandole.problem import nearest
 from farandole.schemagen import load_schemas
-from farandole.topics import AUDIT, BEATS, CONTROL, EXPECTATIONS, LEDGER, TICKS, own_schema_file, own_schemas
+from farandole.topics import (
+    AUDIT,
+    BEATS,
+    CONTROL,
+    EXPECTATIONS,
+    LEDGER,
+    RHYTHM,
+    TELEMETRY,
+    TICKS,
+    own_schema_file,
+    own_schemas,
+)
 from farandole.topology.yamlfile import YamlFile
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
@@ -47,6 +58,8 @@ _OF_OURS = {
     AUDIT: _OF_LETTERS,
     EXPECTATIONS: {**_OF_LETTERS, "cleanup.policy": "compact,delete", "delete.retention.ms": _WEEK},
     BEATS: {**_OF_LETTERS, "cleanup.policy": "compact,delete", "segment.ms": _DAY_MS, "delete.retention.ms": _WEEK},
+    TELEMETRY: _OF_LETTERS,
+    RHYTHM: {**_OF_LETTERS, "cleanup.policy": "compact", "delete.retention.ms": _WEEK},
 }
 # commands are few, and a pause that retention forgot would end by itself
 _UNLESS_SAID = {
@@ -55,6 +68,8 @@ _UNLESS_SAID = {
     AUDIT: {"partitions": 1, "retention": "forever"},
     EXPECTATIONS: {"partitions": 1, "retention": "400d"},
     BEATS: {"partitions": 1, "retention": "30d"},
+    TELEMETRY: {"partitions": 6, "retention": "90d"},
+    RHYTHM: {"partitions": 1, "retention": "forever"},
 }
 
 

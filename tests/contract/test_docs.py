@@ -236,6 +236,7 @@ EXECUTED = (
     "docs/howto/notice-what-did-not-happen.md",
     "docs/howto/when-a-dependency-is-down.md",
     "docs/howto/work-for-long.md",
+    "docs/howto/use-faust.md",
 )
 
 
