@@ -84,6 +84,11 @@ def topic_id_of(topic: str) -> str:
     return f"topic:{topic}"
 
 
+def cut_id_of(topic_id: str, partition: int, offset: int) -> str:
+    """The id of commands for a partition whose log ends before the offset where a pipeline was to go on."""
+    return f"cut:{topic_id}/{partition}/{offset}"
+
+
 def gap_id_of(gap: str) -> str:
     """The id of commands for one gap."""
     return f"gap:{gap}"

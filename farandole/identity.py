@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from farandole.control import ACCEPT, Command, topic_id_of
+from farandole.control import ACCEPT, Command, cut_id_of, topic_id_of
 from farandole.errors import FarandoleError, Unreachable
 from farandole.kafka.admin import Topic
 from farandole.owned import RUNNING, STOPPED, Owned
-from farandole.rewind import RECREATED
+from farandole.rewind import RECREATED, TRUNCATED
 from farandole.store.topics import KnownTopic
 
 DELETED = "topic.deleted"
@@ -69,12 +69,15 @@ class Identity:
         self.moved: Callable[[], None] = lambda: None
         self.last: dict[str, Standing | None] = {}
         self._accepted: dict[str, Command] = {}
+        self._cuts: dict[str, Command | None] = {}
 
     def of(self, names: Collection[str]) -> dict[str, Standing]:
         """How these topics stand now; one that is not there is not in the answer.
 
         Raises BrokerUnreachable and DatabaseUnreachable.
         """
+        for name in [name for name, command in self._cuts.items() if command is None]:
+            self._cuts[name] = self._given(name)
         there = {name: self._standing(topic) for name, topic in self._topics(names).items()}
         self.last.update({name: there.get(name) for name in names})
         return there
@@ -95,17 +98,27 @@ class Identity:
     def accepted(self, topic: str, topic_id: str) -> Command | None:
         """The command by which a person has accepted a topic that was created anew."""
         if topic_id not in self._accepted:
-            name = topic_id_of(topic)
-            try:
-                command = self._commands(name).get(name)
-            except Unreachable:
-                raise
-            except FarandoleError:  # there is no control topic, or it may not be read: nobody can have said anything
-                return None
-            if command is None or command.kind != ACCEPT or command.detail.get("topic_id") != topic_id:
+            command = self._given(topic_id_of(topic))
+            if command is None or command.detail.get("topic_id") != topic_id:
                 return None
             self._accepted[topic_id] = command
         return self._accepted[topic_id]
+
+    def cut(self, topic_id: str, partition: int, offset: int) -> Command | None:
+        """The command by which a person has accepted that a log ends before this offset. From here on it is awaited."""
+        name = cut_id_of(topic_id, partition, offset)
+        if self._cuts.get(name) is None:
+            self._cuts[name] = self._given(name)
+        return self._cuts[name]
+
+    def _given(self, name: str) -> Command | None:
+        try:
+            command = self._commands(name).get(name)
+        except Unreachable:
+            raise
+        except FarandoleError:  # there is no control topic, or it may not be read: nobody can have said anything
+            return None
+        return command if command is not None and command.kind == ACCEPT else None
 
     def _learned(self, topic: Topic, known: KnownTopic) -> Standing:
         self._known.learn(topic.name, known)
@@ -132,6 +145,8 @@ class Identity:
                 return DELETED
             return RECREATED if now.topic_id != owned.lane.topic_id else ""
         if owned.phase == STOPPED and now is not None:
-            back = owned.why.startswith(DELETED)
-            return "topic.back" if back or (owned.why.startswith(RECREATED) and now.known) else ""
+            back = owned.why.startswith(DELETED) or (owned.why.startswith(RECREATED) and now.known)
+            if owned.why.startswith(TRUNCATED) and owned.lane is not None:
+                back = self._cuts.get(cut_id_of(now.topic_id, owned.partition, owned.next_offset)) is not None
+            return "topic.back" if back else ""
         return ""

@@ -12,7 +12,7 @@ from farandole.ledger.entry import ACCEPTED, GAP
 from farandole.topics import SEED_MARK
 
 _NAME = "farandole/1"
-RECREATED = "topic.recreated"
+RECREATED, TRUNCATED = "topic.recreated", "data.truncated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Found:
     high: int
     added: bool = False
     former: Former | None = None
+    cut: int | None = None  # where the log ended when it was found too short, and nobody has accepted that
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,19 @@ def _behind(found: Found, position: int, on_rewind: str) -> Start:
 
 
 def _within_the_log(found: Found, start: Start) -> Start:
-    if start.offset > found.high:
-        return Start(start.offset, "data.truncated", _says(found), stop=True)
+    if start.offset > found.high or found.cut is not None:
+        # also where it has grown since: what came below the position would be passed over
+        return Start(start.offset, TRUNCATED, {**_says(found), "offset": str(start.offset)}, stop=True)
     if start.offset < found.low:
         # its place is where it begins: found again before it was written, the same gap may have grown
         lost = {"from": str(start.offset), "to": str(found.low), "at": str(start.offset)}
         return Start(found.low, GAP, {**_says(found), **lost})
     return start
+
+
+def accepted_cut(found: Found, by: dict[str, str]) -> Start:
+    """A log that is too short is gone on with: from its first record, since nobody knows which of them are new."""
+    return Start(found.low, ACCEPTED, {**_says(found), **by})
 
 
 def _says(found: Found) -> dict[str, str]:

@@ -24,7 +24,7 @@ from farandole.ledger.entry import BEGAN, GAP, LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
-from farandole.rewind import RECREATED, Former, Found, Start, where_to_start
+from farandole.rewind import RECREATED, TRUNCATED, Former, Found, Start, accepted_cut, where_to_start
 from farandole.store import Range, Store
 from farandole.store.epochs import REWIND
 from farandole.store.inbox import Lane, Outcome, Settlement, Taken
@@ -36,7 +36,7 @@ CRASHES, CAREFUL = 2, 100
 ADDED_PAUSE = 2 * LOOK
 """An added partition is read once every instance has looked, and claims keys: copies may stand on two partitions."""
 REMEDIES = {
-    "data.truncated": "the topic was cut or restored from an older copy; what was settled stands in the ledger",
+    TRUNCATED: "it was cut, or restored from an older copy; to go on: farandole topology accept {topic} --at {cut}",
     RECREATED: "it was deleted and created anew; to go on with the new one: farandole topology accept {topic}",
     DELETED: "create it anew, and accept that: farandole topology apply, farandole topology accept TOPIC",
     "ledger.incomplete": "keep database and topics as they are, and set the group to the first of these offsets",
@@ -180,13 +180,14 @@ class Takeover:
             told = {} if by is None else {"actor": by.actor, "reason": by.reason}
             former = Former(topic.former, was.next_offset, topic.known, told)
         added = self.epoch == 0 and owned.partition >= topic.since_applies
-        return Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high, added, former)
+        return Found(offset if offset >= 0 else None, metadata, taken.next_offset, low, high, added, former, taken.cut)
 
     def _start(self, owned: Owned, found: Found, taken: Taken, tail: Tail, end: int) -> None:
         never = found.position is None and found.committed is None
         first = self.first_offset(owned.key) if never else 0
         ignored = self.epoch or owned.topic == self.declaration.retry_topic
         start = where_to_start(found, first, "ignore" if ignored else self.declaration.on_rewind)
+        start = self._cut(owned, found, start)
         if start.prove and taken.next_offset is not None:
             start = self._proven(owned, taken.next_offset, start, tail)
         self._apply(owned, tail, taken.ledger_offset if start.stop else end, _settled(start, taken))
@@ -231,8 +232,16 @@ class Takeover:
             owned.session.publish(records, None, self.source.membership(), LEDGER_TOPIC)
         except Spoiled as spoiled:
             raise BrokerUnreachable(spoiled.message, place=spoiled.place, hint="it is tried again") from spoiled
-        remedy = REMEDIES[start.fact].format(**{"position": "", "topic": owned.topic, **start.detail})
+        remedy = REMEDIES[start.fact].format(topic=owned.topic, cut=f"{owned.partition}:{start.offset}")
         owned.phase, owned.why = STOPPED, f"{start.fact}: {remedy}"
+
+    def _cut(self, owned: Owned, found: Found, start: Start) -> Start:
+        """A log that is too short: noted, so that it stays so when it grows; or accepted by a person."""
+        if start.fact != TRUNCATED or owned.lane is None:
+            return start
+        by = self.identity.cut(owned.lane.topic_id, owned.partition, start.offset)
+        self.store.inbox.cut(owned.lane, found.high, accepted=None if by is None else found.low)
+        return start if by is None else accepted_cut(found, {"actor": by.actor, "reason": by.reason})
 
     def _fact(self, owned: Owned, start: Start) -> Record:
         where = {"topic": owned.topic, "topic_id": owned.lane.topic_id if owned.lane else ""}

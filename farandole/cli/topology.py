@@ -98,16 +98,27 @@ def apply(cluster: str, accept_reorder: bool, output: str | None) -> int:
 
 @topology.command()
 @click.argument("topic")
+@click.option(
+    "--at",
+    "cuts",
+    multiple=True,
+    metavar="PARTITION:OFFSET",
+    help="A partition that was cut, and the offset at which a pipeline stopped in it, as the stop says.",
+)
 @click.option("--reason", default="", help="Why; it stands in the ledger beside your name.")
-def accept(topic: str, reason: str) -> int:
-    """Go on with a topic that was deleted and created anew.
+def accept(topic: str, cuts: tuple[str, ...], reason: str) -> int:
+    """Go on with a topic that was deleted and created anew, or cut.
 
     Pipelines that read it have stopped with `topic.recreated`. With this they go on with the new topic from its
     beginning, whatever their `since` says, within some seconds. What the old one held unread stays a gap.
 
+    Where the log of a partition ends before what was settled, they have stopped with `data.truncated`, and --at says
+    which of them go on: from the first record that is there. What was settled is known by its key, and not run again.
+
     \b
     Examples:
       farandole topology accept lake.file.landed.v1 --reason "moved to the new cluster"
+      farandole topology accept lake.file.landed.v1 --at 3:1200 --reason "restored from Monday's copy"
     """  # noqa: D301 - as above
     from farandole.kafka.admin import Admin
     from farandole.kafka.codec import Codec
@@ -117,17 +128,25 @@ def accept(topic: str, reason: str) -> int:
     from farandole.topics import own_schemas
     from farandole.topology.accept import accept as accept_topic
 
+    places = [_place(cut) for cut in cuts]
     settings = load_settings()
     properties = settings.client_properties()
     registry = Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)
     try:
         control = Control(settings.bootstrap(), Codec(registry, own_schemas()), properties)
         admin = Admin(settings.bootstrap(), properties)
-        topic_id = accept_topic(admin, control, topic, actor=actor(), reason=reason)
+        topic_id = accept_topic(admin, control, topic, actor=actor(), reason=reason, cuts=places)
     finally:
         registry.close()
     click.echo(f"accepted  {topic}, as {topic_id}")
     return FINE
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, _, offset = text.partition(":")
+    if not (partition.isdigit() and offset.isdigit()):
+        raise click.BadParameter(f"{text!r} is no partition with an offset: write 3:1200", param_hint="--at")
+    return int(partition), int(offset)
 
 
 def _open(cluster: str) -> Topology:

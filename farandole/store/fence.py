@@ -64,11 +64,11 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
             update(position)
             .where(mine)
             .values(fence=position.c.fence + 1, owner=owner, topic=lane.topic, lease_until=now_ms() + LEASE, **told)
-            .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence)
+            .returning(position.c.next_offset, position.c.ledger_offset, position.c.fence, position.c.cut)
         ).one()
     # one death may come from outside while an innocent record was in hand; two in a row over the same one do not
     suspect = was if deaths >= DEATHS else None
-    return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner, crashes, suspect)
+    return Taken(after.next_offset, after.ledger_offset, after.fence, before.owner, crashes, suspect, after.cut)
 
 
 def _suspect_of(stored: int | None) -> tuple[int | None, bool]:
@@ -84,6 +84,18 @@ def suspect(database: Database, pipeline: str, lane: Lane, offset: int) -> None:
     with database.writing() as conn:
         again = case((position.c.suspect.in_((offset, -1 - offset)), position.c.suspected), else_=0)
         if conn.execute(update(position).where(mine).values(suspect=offset, suspected=again)).rowcount != 1:
+            raise Fenced("another instance took this partition over", place=str(lane))
+
+
+def cut(database: Database, pipeline: str, lane: Lane, end: int, *, accepted: int | None = None) -> None:
+    """Note where the log ended that is too short; or, `accepted`, go on at that offset of it. Raises Fenced.
+
+    The one place where a position moves back: what was settled is known by its keys.
+    """
+    mine = and_(row_of(pipeline, lane), position.c.fence == lane.fence)
+    stands = {"cut": end} if accepted is None else {"cut": None, "next_offset": accepted, "suspect": None}
+    with database.writing() as conn:
+        if conn.execute(update(position).where(mine).values(**stands)).rowcount != 1:
             raise Fenced("another instance took this partition over", place=str(lane))
 
 

@@ -17,7 +17,7 @@ from farandole.errors import Fenced
 from farandole.store.buckets import Buckets
 from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
-from farandole.store.fence import hold, lock_order, move, release, suspect, take_over
+from farandole.store.fence import cut, hold, lock_order, move, release, suspect, take_over
 from farandole.store.outcomes import Outcomes, note_told
 from farandole.store.rows import HOLDING, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import checkpoint, dedup, inbox_open, lease, now_ms, outbox
@@ -48,6 +48,10 @@ class Inbox:
     def suspect(self, lane: Lane, offset: int) -> None:
         """Note the record that is about to be handled, where processes have died before. Raises Fenced."""
         suspect(self._database, self._pipeline, lane, offset)
+
+    def cut(self, lane: Lane, end: int, *, accepted: int | None = None) -> None:
+        """Note that the log ends too early; or, `accepted`, go on at that offset. Raises Fenced."""
+        cut(self._database, self._pipeline, lane, end, accepted=accepted)
 
     def release(self, lanes: Sequence[Lane]) -> None:
         """End in order: the next owner finds nobody before it."""

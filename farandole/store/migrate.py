@@ -10,7 +10,7 @@ from farandole.errors import SettingsError
 from farandole.store.engine import Database
 from farandole.store.tables import metadata
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision; a start that finds it in the database loads no alembic. A test compares."""
 
 VERSION_TABLE = "farandole_store_version"

@@ -58,7 +58,8 @@ class Taken:
     """A partition just taken over. A `previous_owner` means that its last owner did not end in order.
 
     `crashes` counts such owners in a row that hardly came any further; `suspect` is the offset
-    of the one record that the last two of them had in hand, being careful.
+    of the one record that the last two of them had in hand, being careful. `cut` is where the log ended when it was
+    found shorter than what was settled, and nobody has said yet what of it.
     """
 
     next_offset: int | None
@@ -67,6 +68,7 @@ class Taken:
     previous_owner: str | None
     crashes: int = 0
     suspect: int | None = None
+    cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ position = _table(
         Column("crashes", Integer, nullable=False, server_default="0"),
         _number("crashed_at", None, null=True),
         _number("suspect", None, null=True),
+        _number("cut", None, null=True),  # where the log ended when it was found shorter than what was settled
         Column("suspected", Integer, nullable=False, server_default="0"),  # deaths with this very record in hand
     ],
     ("pipeline", "epoch", "topic_id", "partition"),

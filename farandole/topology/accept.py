@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from farandole.control import ACCEPT, Command, topic_id_of
+from collections.abc import Sequence
+
+from farandole.control import ACCEPT, Command, cut_id_of, topic_id_of
 from farandole.errors import FarandoleError
 from farandole.kafka.admin import Admin
 from farandole.kafka.control import Control
 
 
-def accept(admin: Admin, control: Control, topic: str, *, actor: str, reason: str = "") -> str:
+def accept(
+    admin: Admin,
+    control: Control,
+    topic: str,
+    *,
+    actor: str,
+    reason: str = "",
+    cuts: Sequence[tuple[int, int]] = (),
+) -> str:
     """Accept a topic as it stands, and return the UUID that was accepted.
 
     Pipelines that were stopped because it is another topic than the one they knew go on with it from its beginning;
-    to all others it means nothing. Raises FarandoleError where the topic is not there.
+    to all others it means nothing. With `cuts`, partitions and the offsets at which pipelines stopped in them because
+    their logs end before, those go on instead. Raises FarandoleError where the topic is not there.
     """
     there = admin.topics([topic])
     if topic not in there:
@@ -21,5 +32,6 @@ def accept(admin: Admin, control: Control, topic: str, *, actor: str, reason: st
         )
     topic_id = there[topic].topic_id
     detail = {"topic": topic, "topic_id": topic_id}
-    control.give(Command(topic_id_of(topic), ACCEPT, actor=actor, reason=reason, detail=detail))
+    names = [cut_id_of(topic_id, partition, offset) for partition, offset in cuts] or [topic_id_of(topic)]
+    control.give(*(Command(name, ACCEPT, actor=actor, reason=reason, detail=detail) for name in names))
     return topic_id

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
+from farandole.kafka.admin import Admin
+from farandole.kafka.codec import Codec
+from farandole.kafka.control import Control
+from farandole.topics import own_schemas
+from farandole.topology.accept import accept
 from tests.integration.runtime_world import until
 
 
@@ -134,6 +140,45 @@ def test_records_that_retention_eats_under_a_running_service_are_a_gap_too(world
     lost = int(gap["to"]) - int(gap["from"])
     assert world.outputs() == [2 * n for n in range(5000) if not int(gap["from"]) <= n < int(gap["to"])]
     assert len(world.runs("Slow", "done")) == 5000 - lost
+
+
+def test_a_log_that_ends_before_what_was_settled_stops_until_a_person_accepts_it_and_nothing_runs_twice(
+    settled, monkeypatch
+):
+    """As after a restore from an older copy: records come at offsets that were settled once."""
+    monkeypatch.setattr("farandole.watch.LOOK", 0.5)
+    world = settled()
+    engine = sa.create_engine(world.database)
+    with engine.begin() as conn:
+        beyond = "UPDATE position SET next_offset = 15 WHERE topic = ? AND partition = 0"
+        assert conn.exec_driver_sql(beyond, (world.module.SENT,)).rowcount == 1
+    world.send([20, 21, 22], partition=0)
+    service = world.run("Double")
+    line = until(lambda: next(iter(world.said("partition.stopped")), None))
+    assert line["why"].endswith(f"farandole topology accept {world.module.SENT} --at 0:15")
+    service.stop()
+    world.send(range(23, 30), partition=0)  # now it is long enough, and what came below would be passed over
+    service = world.run("Double")
+    until(lambda: len(world.said("partition.stopped")) == 2)
+    assert world.module.done == []
+
+    control = Control(world.bootstrap, Codec(world.registry, own_schemas()))
+    accept(Admin(world.bootstrap), control, world.module.SENT, actor="ann", reason="restored", cuts=[(0, 15)])
+    until(lambda: len(world.outputs()) == 30, 40)
+    world.wait_drained("Double")
+    service.stop()
+
+    assert world.outputs() == [2 * n for n in range(30)]
+    assert sorted(n for _, n in world.module.done) == list(range(20, 30))
+    told = world.facts("Double")["topic.accepted"]
+    assert (told["actor"], told["reason"], told["partition"]) == ("ann", "restored", "0")
+    with engine.connect() as conn:
+        asked = "SELECT next_offset, cut FROM position WHERE topic = ? AND partition = 0"
+        assert conn.exec_driver_sql(asked, (world.module.SENT,)).one() == (20, None)
+    engine.dispose()
+    world.module.done.clear()
+    world.drain("Double")
+    assert world.module.done == []
 
 
 def test_a_mark_of_ours_ahead_of_the_ledger_stops_and_names_what_has_no_outcome(settled):

@@ -9,6 +9,7 @@ from farandole.errors import BrokerUnreachable, FarandoleError
 from farandole.identity import Identity
 from farandole.kafka.admin import Topic
 from farandole.owned import RUNNING, STOPPED, Owned
+from farandole.rewind import TRUNCATED
 from farandole.store.inbox import Lane
 from farandole.testing.memory import MemoryTopics
 
@@ -137,3 +138,18 @@ def test_a_stopped_partition_is_looked_at_again_when_its_topic_is_there_or_accep
     world.now()
     assert world.identity.astray(recreated) == "topic.back"
     assert world.identity.astray(owned(STOPPED, "rewind.requested: …")) == ""
+
+
+def test_a_partition_that_was_cut_is_gone_on_with_once_a_person_has_accepted_that_very_offset(world):
+    world.stands("T1")
+    owned = Owned(NAME, 1, 1, phase=STOPPED, lane=Lane(NAME, "T1", 1, 1), next_offset=60, why=f"{TRUNCATED}: …")
+    assert world.identity.cut("T1", 1, 60) is None
+    world.commands = {"cut:T1/1/59": Command("cut:T1/1/59", ACCEPT, actor="ann")}
+    world.now()
+    assert world.identity.astray(owned) == ""
+
+    world.commands["cut:T1/1/60"] = Command("cut:T1/1/60", ACCEPT, actor="ann")
+    world.now()
+
+    assert world.identity.astray(owned) == "topic.back"
+    assert world.identity.cut("T1", 1, 60).actor == "ann"

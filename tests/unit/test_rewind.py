@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farandole.rewind import Former, Found, Mark, mark_of, where_to_start
+from farandole.rewind import Former, Found, Mark, accepted_cut, mark_of, where_to_start
 from farandole.topics import SEED_MARK
 
 OURS = str(Mark(0, 1, 1))
@@ -35,6 +35,20 @@ OURS = str(Mark(0, 1, 1))
 def test_each_row_of_the_table(committed, metadata, position, log, on_rewind, offset, fact, stop, prove):
     start = where_to_start(Found(committed, metadata, position, *log), 7, on_rewind)
     assert (start.offset, start.fact, start.stop, start.prove) == (offset, fact, stop, prove)
+
+
+def test_a_log_that_was_too_short_stays_so_when_it_grows_until_a_person_accepts_it():
+    """What came meanwhile below the position would be passed over."""
+    grown = Found(10, OURS, 10, 2, 20, cut=7)
+    start = where_to_start(grown, 0, "replay")
+    assert (start.offset, start.fact, start.stop, start.detail["offset"]) == (10, "data.truncated", True, "10")
+    accepted = accepted_cut(grown, {"actor": "ann"})
+    assert (accepted.offset, accepted.fact, accepted.stop, accepted.detail["actor"]) == (
+        2,
+        "topic.accepted",
+        False,
+        "ann",
+    )
 
 
 def test_what_a_person_asks_for_is_processed_again_as_far_as_the_log_still_has_it():
