@@ -198,17 +198,18 @@ class Detached:
         if now - self._looked < LOOK or not (self._elsewhere or self._work or self._ended):
             return
         self._looked = now
-        for run_id in [run_id for run_id in self._ended if not self._parking.waits(run_id)]:
+        for run_id in [run_id for run_id in list(self._ended) if not self._parking.waits(run_id)]:
             self._ended.pop(run_id, None)  # its partition is somebody else's
         for one in list(self._work.values()):
             if one.home.phase == "running" and not self._parking.waits(one.run.id):
                 with self._lock:
                     self._lose(one, "detached.ended")
-        self._elsewhere = {run_id for run_id in self._elsewhere if self._parking.waits(run_id)}
-        if self._elsewhere:
-            free = self._store.leases.free(self._elsewhere)
-            self._news |= free
-            self._elsewhere -= free
+        # slots add to these sets meanwhile: they are changed in place
+        self._elsewhere.difference_update([r for r in list(self._elsewhere) if not self._parking.waits(r)])
+        if asked := list(self._elsewhere):
+            free = self._store.leases.free(asked)
+            self._news.update(free)
+            self._elsewhere.difference_update(free)
 
     def close(self) -> None:
         """Hand over: what is under way is told to end, and whoever owns the retry topic takes it up."""

@@ -287,3 +287,18 @@ def test_an_owner_that_takes_over_once_more_has_not_died(store):
     for _ in range(3):
         assert store.inbox.take_over(TOPIC, TOPIC_ID, 0, "a").crashes == 0
     assert [store.inbox.take_over(TOPIC, TOPIC_ID, 0, other).crashes for other in ("b", "b", "c")] == [1, 1, 2]
+
+
+def test_a_log_that_is_too_short_is_remembered_until_it_is_accepted_and_only_then_a_position_moves_back(store):
+    lane = own(store)
+    store.inbox.settle([settlement(lane, next_offset=50)])
+    store.inbox.cut(lane, 7)
+    taken = store.inbox.take_over(TOPIC, TOPIC_ID, 0, "b")
+    assert (taken.next_offset, taken.cut) == (50, 7)
+    with pytest.raises(Fenced):
+        store.inbox.cut(lane, 7, accepted=2)
+
+    store.inbox.cut(Lane(TOPIC, TOPIC_ID, 0, taken.fence), 9, accepted=2)
+
+    taken = store.inbox.take_over(TOPIC, TOPIC_ID, 0, "c")
+    assert (taken.next_offset, taken.cut) == (2, None)
