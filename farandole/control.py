@@ -94,6 +94,11 @@ def gap_id_of(gap: str) -> str:
     return f"gap:{gap}"
 
 
+def books_id(pipeline: str, interval: str) -> str:
+    """The id of acts on the books of an interval."""
+    return f"books:{pipeline}:{interval}"
+
+
 def expectation_id(name: str) -> str:
     """The id of acts on one expectation."""
     return f"expectation:{name}"

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from farandole.clock import Clock
-from farandole.criteria import criteria
 from farandole.declaration import Declaration, Subscription
 from farandole.event import Interval, Position
 from farandole.ledger import evidence as ask
@@ -53,9 +52,9 @@ class Inquiry:
     ) -> Verdict:
         """Why. `clauses` narrow the question to events that meet them, where it comes from a pipeline further down."""
         declaration = self.declared[pipeline]
-        found = self._evidence(declaration, interval, clauses)
+        found = self.evidence(declaration, interval, clauses)
         if part := _left(found):
-            interval, found = part, self._evidence(declaration, part, clauses)
+            interval, found = part, self.evidence(declaration, part, clauses)
 
         def upstream(who: str, one: Input) -> Verdict:
             where = next(s.where for s in declaration.subscriptions if s.signal == one.signal)
@@ -65,7 +64,8 @@ class Inquiry:
         inputs = tuple(replace(i, producers=tuple(p for p in i.producers if p not in without)) for i in found.inputs)
         return decide(replace(found, inputs=inputs), upstream)
 
-    def _evidence(self, declaration: Declaration, interval: Interval, clauses: Sequence[str]) -> Evidence:
+    def evidence(self, declaration: Declaration, interval: Interval, clauses: Sequence[str] = ()) -> Evidence:
+        """What is known of a pipeline and an interval. Raises Unreachable."""
         name, now = declaration.name, self.clock.now()
         admin = self.scanner.admin
         committed = admin.committed(name)
@@ -135,6 +135,7 @@ class Inquiry:
             producers=tuple(sorted(self._makers(known.conn, one.event_type) - {name})),
             expected=next(iter(expected), None),
             tick=self._tick(one, known.interval),
+            cut=self.scanner.scan(one.event_type, known.interval).cut,
         )
 
     def _makers(self, conn: Connection, event_type: str) -> set[str]:
@@ -153,13 +154,12 @@ class Inquiry:
         return None
 
     def _runs(self, known: _Known, inputs: Sequence[Input], clauses: Sequence[str]) -> Iterator[Answer]:
-        """The runs about the interval; of a narrowed question those that took one of its events."""
+        """The runs about the interval; of a narrowed question not those that took other events that still stand."""
         told = ask.runs_about(known.conn, known.declaration.name, known.interval)
-        fields = {field for clause in clauses for field in criteria(clause).fields}
-        ids = {event.id for one in inputs for event in one.landed}
-        for run in told:
-            if not fields or not run["events"] or ids & set(run["events"]):
-                yield run
+        meant = {event.id for one in inputs for event in one.landed}
+        topics = known.declaration.topics if clauses else ()
+        others = {s.id for topic in topics for s in self.scanner.scan(topic, known.interval).seen} - meant
+        return (run for run in told if not run["events"] or not others.issuperset(run["events"]))
 
 
 @dataclass(slots=True)

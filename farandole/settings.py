@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     """``farandole.toml``'s table ``[alerts]``: ``routes``, the addresses that alerts go to."""
     alert_routes: str = Field("", repr=False)
     """The same addresses, with spaces between them; they take the place of the table's."""
+    close_key: str = Field("", repr=False)
+    """The secret with which closed books are signed, 16 characters at least."""
     database_url: str = Field("", repr=False)
     """SQLAlchemy URL of a pipeline's own tables; ``{pipeline}`` stands for its name."""
     lake: str = ""

@@ -80,7 +80,7 @@ class Input:
     """What came by one subscription. `newest` is the last event that it would take, about whatever interval.
 
     `taken` says whether it ever took any. `expected` is how its event stands among what is expected, `producers` who
-    here makes it, and `tick` the time that the clock had to tell.
+    here makes it, and `tick` the time that the clock had to tell. `cut`: more came than was looked at.
     """
 
     signal: str
@@ -92,6 +92,7 @@ class Input:
     producers: tuple[str, ...] = ()
     expected: Mapping[str, Any] | None = None
     tick: tuple[str, datetime] | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

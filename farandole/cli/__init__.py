@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ledger": ("farandole.cli.ledger:ledger", "Build anew what is kept in SQL, from the ledger."),
     "status": ("farandole.cli.status:status", "Did last night run: what is late, missing, dead or restated."),
     "why": ("farandole.cli.why:why", "Why a pipeline did, or did not, run about a day."),
+    "close": ("farandole.cli.close:close", "Close the books of a day with a signed statement."),
     "sql": ("farandole.cli.sql:sql", "Ask the ledger's projection in SQL."),
     "expect": ("farandole.cli.expect:expect", "What must have come by when: list, waive, suggest."),
     "alerts": ("farandole.cli.alerts:alerts", "The routes by which people are told."),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from farandole.ledger.status import Status
 
-_RED = {"MISSING", "DEAD", "STOPPED", "INCOMPLETE", "UNCERTAIN"}
+_RED = {"MISSING", "DEAD", "STOPPED", "INCOMPLETE", "UNCERTAIN", "REOPENED"}
 
 
 @click.command()
@@ -119,6 +119,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str, str]]:
     for one in found.restated:
         about = f" about {one['from']} to {one['to']}" if one["from"] else ""
         yield "RESTATED", one["pipeline"], f"{one['runs']} runs in epoch {one['epoch']}{about}"
+        for interval in one["reopens"]:
+            yield "REOPENED", one["pipeline"], f"the books of {interval} were closed before"
 
 
 def _expected(one: dict[str, Any], word: str) -> str:

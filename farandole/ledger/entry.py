@@ -44,6 +44,9 @@ FINAL = 5
 GAP, GAP_CLOSED = "data.gap", "gap.closed"
 """The fact that a pipeline has lost the records ``[from, to)`` of a partition, and the one that a person knows it."""
 
+BOOKS_CLOSED = "books.closed"
+"""The fact that a person has closed the books of an interval, with the signed statement."""
+
 BEGAN = "partition.began"
 """The fact that a pipeline begins to read a partition at this offset: what stands below was never meant for it."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from farandole.event import Interval, Position
-from farandole.ledger.entry import BEGAN
+from farandole.ledger.entry import BEGAN, BOOKS_CLOSED
 from farandole.ledger.queries import Answer, moment
 from farandole.ledger.tables import expectation, fact, range_count, run, run_event
 
@@ -95,6 +95,29 @@ def makers(conn: Connection, event_type: str) -> set[str]:
     """The pipelines that have emitted events of a type."""
     asked = select(run.c.pipeline).distinct().join(run_event, run_event.c.run_id == run.c.id)
     return set(conn.scalars(asked.where(run_event.c.direction == "out", run_event.c.event_type == event_type)))
+
+
+def outputs_of(conn: Connection, ids: Sequence[str]) -> list[str]:
+    """What runs gave: the id of each event with the digest of its value."""
+    found: list[str] = []
+    for at in range(0, len(ids), _AT_ONCE):
+        asked = select(run_event.c.event_id, run_event.c.digest).where(run_event.c.run_id.in_(ids[at : at + _AT_ONCE]))
+        rows = conn.execute(asked.where(run_event.c.direction == "out"))
+        found += [f"{row.event_id} {row.digest.hex()}" for row in rows]
+    return found
+
+
+def books(conn: Connection, pipeline: str = "") -> list[Answer]:
+    """The books that were closed, each with its statement, its signature and the name of its key."""
+    asked = select(fact).where(fact.c.fact == BOOKS_CLOSED).order_by(fact.c.recorded_at, fact.c.id)
+    if pipeline:
+        asked = asked.where(fact.c.pipeline == pipeline)
+    found = []
+    for row in conn.execute(asked):
+        detail = json.loads(row.detail)
+        told = {**detail, "statement": json.loads(detail["statement"])}
+        found.append({"id": row.id, "pipeline": row.pipeline, "recorded_at": moment(row.recorded_at), **told})
+    return found
 
 
 def has_taken(conn: Connection, pipeline: str, signal: str) -> bool:

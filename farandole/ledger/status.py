@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
+from farandole.ledger.evidence import books
 from farandole.ledger.gaps import gaps
 from farandole.ledger.queries import Answer, checked_at, moment
 from farandole.ledger.tables import expectation, expectation_position, fact, run, run_event
@@ -53,7 +54,10 @@ class Status:
     @property
     def attention(self) -> bool:
         """Whether a person should look."""
-        return bool(self.blind or self.dead or self.stopped or self.incomplete or self.in_state("late", "missing"))
+        reopened = any(one["reopens"] for one in self.restated)
+        return bool(
+            reopened or self.blind or self.dead or self.stopped or self.incomplete or self.in_state("late", "missing")
+        )
 
     def record(self) -> Answer:
         """The answer as JSON has it."""
@@ -193,11 +197,33 @@ def _restated(conn: Connection, within: tuple[int, int]) -> list[Answer]:
         func.count().label("runs"),
         func.min(run.c.interval_start).label("start"),
         func.max(run.c.interval_end).label("end"),
+        func.max(run.c.recorded_at).label("last"),
     ).where(run.c.epoch > 0, run.c.state.in_(_FINISHED), run.c.recorded_at >= within[0], run.c.recorded_at < within[1])
     rows = conn.execute(asked.group_by(run.c.pipeline, run.c.epoch).order_by(run.c.pipeline, run.c.epoch))
     return [
-        {"pipeline": r.pipeline, "epoch": r.epoch, "runs": r.runs, "from": moment(r.start), "to": moment(r.end)}
+        {
+            "pipeline": r.pipeline,
+            "epoch": r.epoch,
+            "runs": r.runs,
+            "from": moment(r.start),
+            "to": moment(r.end),
+            "reopens": _reopened(conn, r),
+        }
         for r in rows
+    ]
+
+
+def _reopened(conn: Connection, row: Row[Any]) -> list[str]:
+    """The intervals whose books were closed before it ran again about a part of them."""
+    if row.start is None:
+        return []
+    closed = [(one, one["statement"]["interval"]) for one in books(conn, row.pipeline)]
+    return [
+        f"{about['start']}/{about['end']}"
+        for one, about in closed
+        if about["start"] < (moment(row.end) or "")
+        and (moment(row.start) or "") < about["end"]
+        and one["recorded_at"] < (moment(row.last) or "")
     ]
 
 

@@ -167,6 +167,23 @@ def test_what_ran_again_in_a_later_epoch_is_restated_and_no_alarm(books):
     assert "restated" not in " ".join(shown("--day", "2026-11-23"))
 
 
+def test_what_ran_again_after_its_books_were_closed_reopens_them(books):
+    about = {"start": "2026-11-24T11:00:00.000Z", "end": "2026-11-24T12:00:00.000Z"}
+    other = {"start": "2026-11-20T11:00:00.000Z", "end": "2026-11-20T12:00:00.000Z"}
+    for number, one in enumerate((about, other)):
+        detail = {"statement": json.dumps({"interval": one}), "signature": "s", "key": "k"}
+        closed = Entry(
+            "fact", "mart", f"fact:mart:books.closed:{number}", state="fact", fact="books.closed", detail=detail
+        )
+        books.tell(closed, at=NOW - HOUR)
+    books.tell(run("mart", "done", "a", epoch=2, interval=Interval(NOW - HOUR, NOW)))
+
+    code, said = ask("-o", "json")
+
+    assert (code, json.loads(said)["restated"][0]["reopens"]) == (3, [f"{about['start']}/{about['end']}"])
+    assert f"REOPENED    mart  the books of {about['start']}/{about['end']} were closed before" in shown()
+
+
 def fact(name: str, about: str, **detail: str) -> Entry:
     return Entry("fact", "merge", f"fact:merge:{name}:{about}", state="fact", fact=name, detail=detail)
 
