@@ -325,12 +325,8 @@ def _from_outside(e: Evidence, one: Input) -> Verdict:
         return _waived(e.pipeline, expected)
     due = datetime.fromisoformat(expected["deadline"]) if expected else e.interval.end
     if e.now < due:
-        by = f"is expected by {_time(due)}" if expected else f"the interval ends at {_time(due)}"
-        return Verdict(
-            "not-due",
-            e.pipeline,
-            f"{one.event_type} has not come; it {by}" if expected else f"{one.event_type} has not come; {by}",
-        )
+        by = f"it is expected by {_time(due)}" if expected else f"the interval ends at {_time(due)}"
+        return Verdict("not-due", e.pipeline, f"{one.event_type} has not come; {by}")
     was = f", which was due at {_time(due)}" if expected else ""
     proof: list[Proof] = [{"expectation": expected["id"], "state": expected["state"]}] if expected else []
     look = f"farandole events tail {one.event_type}"
