@@ -18,7 +18,7 @@ from farandole.control import ORDER, Command, order_id
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
 
-RUNNING, PAUSED, CANCELLED, REFUSED = "running", "paused", "cancelled", "refused"
+RUNNING, PAUSED, CANCELLED, REFUSED, DONE = "running", "paused", "cancelled", "refused", "done"
 OTHER_KEY, OUTSIDE, NOT_ASKED = "replay.other-key", "replay.outside", "replay.not-asked"
 """Why an event inside the offsets of an order is filtered: another record key, another time, not among those named."""
 MOST = 700_000
@@ -175,18 +175,22 @@ class Order:
         return cls(**{**known, "pipeline": pipeline, "state": state})
 
 
-def runs_of(offsets: Iterable[int], holes: Iterable[int] = ()) -> tuple[tuple[int, int], ...]:
-    """Offsets as runs ``[first, last]``; `holes` hold no record, so a run may pass over them.
+def runs_among(records: Iterable[tuple[int, bool]]) -> tuple[tuple[int, int], ...]:
+    """Of the records of a partition, in order, those that are meant, as runs ``[first, last]``.
 
-    >>> runs_of([3, 4, 6, 9], holes=[5])
-    ((3, 6), (9, 9))
+    Offsets between two records hold none, so a run may pass over them.
+
+    >>> runs_among([(3, True), (5, True), (6, False), (9, True)])
+    ((3, 5), (9, 9))
     """
-    empty, found = set(holes), list[tuple[int, int]]()
-    for offset in sorted(offsets):
-        if found and all(between in empty for between in range(found[-1][1] + 1, offset)):
+    found: list[tuple[int, int]] = []
+    goes_on = False
+    for offset, meant in records:
+        if meant and goes_on:
             found[-1] = (found[-1][0], offset)
-        else:
+        elif meant:
             found.append((offset, offset))
+        goes_on = meant
     return tuple(found)
 
 
@@ -206,7 +210,7 @@ class Progress:
         """In words."""
         if self.epoch is None:
             return "given" if self.order.state == RUNNING else self.order.state
-        return "done" if self.done >= self.total else self.order.state
+        return DONE if self.done >= self.total else self.order.state
 
     def seconds_left(self, now: int) -> float | None:
         """By its speed so far; None where there is nothing to go by."""

@@ -37,6 +37,7 @@ class Seen:
     stands: str
     why: str = ""
     event: Event | None = None
+    signal: str = ""
     key: bytes = b""
 
 
@@ -127,8 +128,7 @@ class Planner:
     def prospect(self, order: Order) -> Prospect:
         """What the order would come to."""
         found = Prospect(order, notes=self.notes)
-        keys: set[bytes] = set()
-        sets: dict[bytes, set[str]] = {}
+        units: dict[bytes, set[str]] = {}
         for seen in self.seen(order):
             found.records += 1
             if seen.event is None:
@@ -137,15 +137,16 @@ class Planner:
                 continue
             found.events += 1
             found.before[seen.stands] += 1
-            keys.add(seen.key)
-            if self.declaration.join is not None:
-                sets.setdefault(self.matcher.join_key(seen.event), set()).add(self._signal(seen.event))
-        found.runs = sum(len(there) == len(self.matcher.needed) for there in sets.values()) if sets else len(keys)
+            units.setdefault(self.unit(seen), set()).add(seen.signal)
+        needed = len(self.matcher.needed) if self.declaration.join is not None else 1
+        found.runs = sum(len(there) >= needed for there in units.values())
         return found
 
-    def _signal(self, event: Event) -> str:
-        found = self.matcher.match(event.position.topic, event)
-        return found.signal if isinstance(found, Match) else ""
+    def unit(self, seen: Seen) -> bytes:
+        """What the run of an event is told by: its join key, or its idempotency key."""
+        if self.declaration.join is None or seen.event is None:
+            return seen.key
+        return self.matcher.join_key(seen.event)
 
     def _looked_at(self, raw: RawRecord, stands: str) -> Seen:
         try:
@@ -159,7 +160,7 @@ class Planner:
                 return Seen(raw, stands, found)
             if reason := refused(event.envelope.restatement):
                 return Seen(raw, stands, reason)
-            return Seen(raw, stands, "", event, self.matcher.key(event))
+            return Seen(raw, stands, "", event, found.signal, self.matcher.key(event))
         except _BLAMED:
             return Seen(raw, stands)
 

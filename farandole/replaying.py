@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from farandole.clock import Clock, iso_of
 from farandole.control import RESUME, Command, pipeline_id
-from farandole.orders import CANCELLED, PAUSED, REFUSED, Order
+from farandole.ledger.entry import Entry
+from farandole.orders import CANCELLED, DONE, PAUSED, REFUSED, Order
 from farandole.orders import RUNNING as GOES_ON
 from farandole.owned import RUNNING, STOPPED, Ended, Owned
 from farandole.steering import Steering
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from farandole.outcome import Books
     from farandole.worker import Worker
 
+ORDERED, FINISHED = "replay.ordered", "replay.finished"
 LOOK, AGAIN = 1.0, 5.0
 """Seconds between two looks for epochs under way, and before a lane that failed is tried again."""
 
@@ -65,6 +67,16 @@ class Replays:
     _looked: float = -LOOK
     _open: bool = True
     _due: dict[int, float] = field(default_factory=dict)
+    _known: dict[str, int] = field(default_factory=dict)
+    _over: set[int] = field(default_factory=set)
+
+    def recall(self, entry: Entry) -> None:
+        """What the ledger says of earlier epochs, heard at a takeover: SQL may have lost all of it."""
+        self.store.epochs.known = max(self.store.epochs.known, entry.epoch)
+        if entry.fact == ORDERED:
+            self._known[entry.detail["order"]] = entry.epoch
+        elif entry.fact == FINISHED:
+            self._over.add(entry.epoch)
 
     def look(self, partitions: Sequence[Owned]) -> None:
         """Begin what is under way and not at work here, tell what is finished. Raises DatabaseUnreachable."""
@@ -98,9 +110,11 @@ class Replays:
             gone = [one for one in order.ranges if self.topic_ids.get(one.topic) != one.topic_id]
             if gone and order.state == GOES_ON:
                 order = replace(order, state=REFUSED)
-            heard = self.store.orders.hear(order, command.at)
-            if heard.news:
-                name = "replay.ordered" if heard.first and order.state != REFUSED else _TOLD[order.state]
+            known = self._known.get(order.id, 0)
+            order = replace(order, state=DONE) if known in self._over else order
+            heard = self.store.orders.hear(order, command.at, known)
+            if heard.news and order.state != DONE:
+                name = ORDERED if heard.first and order.state != REFUSED else _TOLD[order.state]
                 self._tell(owned, name, order, command, heard.epoch)
             self.steering.orders.pop(0)
 
@@ -128,8 +142,8 @@ class Replays:
                 worker.stopping.set()
             elif not thread.is_alive():
                 told = {"epoch": str(epoch), "runs": str(worker.done)}
-                self.say("replay.finished", **told)
-                owned.ended.append(Ended([], [self.books.told("replay.finished", f"epoch-{epoch}", told, epoch)]))
+                self.say(FINISHED, **told)
+                owned.ended.append(Ended([], [self.books.told(FINISHED, f"epoch-{epoch}", told, epoch)]))
 
     def _begin(self, epoch: int, ranges: Sequence[Range], left: int) -> None:
         worker = self.make(epoch, ranges, self.store.orders.of(epoch), Follower(self.steering))

@@ -116,6 +116,7 @@ def worker_of(
     worker.replays = Replays(
         store, books, books.clock, worker.say, partial(_replay, parts, worker), worker.steering, source.topic_ids
     )
+    worker.takeover.recall = worker.replays.recall
     worker.closing += [worker.replays.close, listener.close, store.close, registry.close]
     listener.start()
     return worker

@@ -70,6 +70,7 @@ class Takeover:
     group: str
     identity: Identity
     epoch: int = 0
+    recall: Callable[[Entry], None] = lambda _: None  # told of each entry of the tail
     _rewound: list[tuple[Owned, Range]] = field(default_factory=list)
 
     def take(self, assigned: Sequence[Owned]) -> None:
@@ -145,6 +146,7 @@ class Takeover:
         return tails, end
 
     def _sort(self, entry: Entry, tails: dict[Any, Tail], mine: Mapping[tuple[str, int], Any]) -> None:
+        self.recall(entry)
         if entry.span is not None and entry.epoch == self.epoch:
             where = mine.get((entry.span["topic_id"], entry.span["partition"]))
             if where is not None:
@@ -199,11 +201,7 @@ class Takeover:
             owned.killer = -1 if taken.suspect is None else taken.suspect
             self.say("partition.careful", at=f"{owned.topic}[{owned.partition}]@{start.offset}", crashes=taken.crashes)
         if start.fact:
-            self.say(
-                start.fact,
-                at=f"{owned.topic}[{owned.partition}]",
-                **{k: v for k, v in start.detail.items() if k != "at"},
-            )
+            self.say(start.fact, **{**start.detail, "at": f"{owned.topic}[{owned.partition}]"})
         if start.stop:
             self._stop(owned, start, found.former)
             return

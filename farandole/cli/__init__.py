@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare what landed with what ran; send again what was missed.",
     ),
     "replay": ("farandole.cli.replay:replay", "Process a range of events again, beside live work."),
+    "backfill": ("farandole.cli.backfill:backfill", "Run what is missing or failed of a span of data intervals."),
     "topology": ("farandole.cli.topology:topology", "Plan and apply topics, schemas and offsets."),
     "schemas": ("farandole.cli.schemas:schemas", "Generate and check the event classes."),
 }

@@ -215,7 +215,7 @@ def status(kind: str, name: str, output: str | None) -> int:
 def changed(kind: str, name: str, state: str, reason: str, output: str | None) -> int:
     """Let an order wait, go on, or end. Raises FarandoleError where there is no such order, or it has ended."""
     from farandole.clock import SystemClock
-    from farandole.orders import CANCELLED, PAUSED, REFUSED
+    from farandole.orders import CANCELLED, DONE, PAUSED, REFUSED
 
     found = [one for one in _orders(kind) if one.order.id.startswith(name)]
     if len(found) != 1:
@@ -223,7 +223,7 @@ def changed(kind: str, name: str, state: str, reason: str, output: str | None) -
             f"{'more than one' if found else 'no'} {kind} has an order that begins with {name!r}",
             hint=f"farandole {kind} status shows them",
         )
-    if found[0].state in ("done", CANCELLED, REFUSED):
+    if found[0].state in (DONE, CANCELLED, REFUSED):
         raise FarandoleError(f"order {found[0].order.id} is {found[0].state}", place=found[0].order.pipeline)
     now = SystemClock().millis()
     order = replace(found[0].order, state=state)
@@ -238,7 +238,7 @@ def changed(kind: str, name: str, state: str, reason: str, output: str | None) -
 def _orders(kind: str) -> list[Progress]:
     """Every order that stands on the control topic, with how far it is where its pipeline's database says so."""
     from farandole.control import ORDER
-    from farandole.orders import Order, Progress
+    from farandole.orders import DONE, REFUSED, Order, Progress
     from farandole.store.orders import read_progress
 
     with _control() as (settings, control):
@@ -253,7 +253,11 @@ def _orders(kind: str) -> list[Progress]:
     for order in mine:
         one = known.get(order.id)
         total = sum(stretch.below(stretch.range.end) for stretch in order.stretches)
-        found.append(Progress(order, None, 0, total) if one is None else replace(one, order=order))
+        if one is None:
+            found.append(Progress(order, None, 0, total))
+        else:  # what is over is over, whatever was wanted after it
+            over = one.order.state in (DONE, REFUSED)
+            found.append(one if over else replace(one, order=order))
     return found
 
 

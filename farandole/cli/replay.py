@@ -13,7 +13,7 @@ from farandole.cli.output import output_option
 if TYPE_CHECKING:
     from datetime import datetime
 
-_SCOPES = ("none", "direct", "all")
+SCOPES = ("none", "direct", "all")
 order_argument = click.argument("order", metavar="ORDER")
 reason_option = click.option("--reason", default="", help="Why, for the ledger and the audit.")
 
@@ -50,7 +50,7 @@ def replay() -> None:
 @click.option("--to", "until", type=orders.Moment(end=True), required=True, help="And before it; a date is included.")
 @click.option("--key", help="Only events with this record key.")
 @click.option(
-    "--cascade", type=click.Choice(_SCOPES), default="all", show_default=True,
+    "--cascade", type=click.Choice(SCOPES), default="all", show_default=True,
     help="Who takes its outputs as news: nobody, those who listen, or everybody after them too.",
 )  # fmt: skip
 @click.option("--rate", type=orders.Rate(), help="At most so many events over all instances: 200/s, 600/m.")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
+TOOLS = "org.apache.kafka:kafka-tools:4.4.0"
 LOGGER = "org.slf4j:slf4j-simple:1.7.36"
 """Kafka brings the logging interface only; without this its log would stay empty, whatever happens to it."""
 REGISTRY = "io.apicurio:apicurio-registry-app:3.3.3"
@@ -55,6 +56,10 @@ class Depot:
     def kafka(self, progress: Progress) -> str:
         """Kafka's class path, fetched if it is not here yet."""
         return os.pathsep.join(self._part("kafka", (KAFKA, LOGGER), progress, _fetch_classpath))
+
+    def kafka_tools(self, progress: Progress) -> str:
+        """The class path of Kafka's own command-line tools, which no server needs; fetched if it is not here yet."""
+        return os.pathsep.join(self._part("kafka-tools", (TOOLS, LOGGER), progress, _fetch_classpath))
 
     def registry(self, progress: Progress) -> Path:
         """The registry's ``quarkus-run.jar``, fetched and unpacked if it is not here yet."""

@@ -25,6 +25,8 @@ class Epochs:
 
     def __init__(self, database: Database, pipeline: str) -> None:
         self._database, self._pipeline = database, pipeline
+        self.known = 0
+        """The highest epoch that the ledger knows: the tables may have been lost."""
 
     def open(self, command: str, ranges: Sequence[Range]) -> int:
         """The epoch in which these ranges are processed again: the same command twice is the same epoch."""
@@ -32,10 +34,10 @@ class Epochs:
             self.alone(conn)
             return self.opened(conn, command, ranges)
 
-    def opened(self, conn: Connection, command: str, ranges: Sequence[Range]) -> int:
-        """:meth:`open` inside a transaction of which :meth:`alone` was asked."""
+    def opened(self, conn: Connection, command: str, ranges: Sequence[Range], epoch: int = 0) -> int:
+        """:meth:`open` inside a transaction of which :meth:`alone` was asked; `epoch` is the one it had before."""
         known = conn.scalar(select(func.max(replay_range.c.epoch)).where(self._mine, _of(command)))
-        return int(known) if known is not None else self._insert(conn, self._next(conn), command, ranges)
+        return int(known) if known is not None else self._insert(conn, epoch or self._next(conn), command, ranges)
 
     def alone(self, conn: Connection) -> None:
         """Let no other instance open an epoch of this pipeline before this transaction ends."""
@@ -88,7 +90,8 @@ class Epochs:
         return replay_range.c.pipeline == self._pipeline
 
     def _next(self, conn: Connection) -> int:
-        return int(conn.scalar(select(func.coalesce(func.max(replay_range.c.epoch), 0)).where(self._mine)) or 0) + 1
+        standing = conn.scalar(select(func.coalesce(func.max(replay_range.c.epoch), 0)).where(self._mine))
+        return max(int(standing or 0), self.known) + 1
 
     def _unfinished(self, conn: Connection, one: Range) -> int | None:
         row = replay_range.c

@@ -32,17 +32,18 @@ class Orders:
         self._database, self._pipeline, self._epochs = database, pipeline, epochs
         self._reach: dict[int, str] = {}
 
-    def hear(self, order: Order, at: int) -> Heard:
+    def hear(self, order: Order, at: int, epoch: int = 0) -> Heard:
         """Take an order, or a change of its state, given `at` (milliseconds, by the broker's clock).
 
-        Heard twice, or by several instances, it is the same epoch; of changes the latest stands.
+        Heard twice, or by several instances, it is the same epoch; of changes the latest stands. `epoch` is the one
+        that the ledger knows it by, where these tables may have been lost.
         """
         row, this = replay_order.c, self._this(order.id)
         with self._database.writing() as conn:
             self._epochs.alone(conn)
             stands = conn.execute(select(row.epoch, row.state, row.changed_at).where(this)).one_or_none()
             if stands is None:
-                epoch = self._epochs.opened(conn, f"order:{order.id}", order.ranges)
+                epoch = self._epochs.opened(conn, f"order:{order.id}", order.ranges, epoch)
                 new = {"pipeline": self._pipeline, "id": order.id, "epoch": epoch, "state": order.state}
                 told = {"detail": json.dumps(order.detail()), "changed_at": at}
                 conn.execute(insert(replay_order).values(**new, **told, heard_at=now_ms()))

@@ -516,6 +516,14 @@ def refuse_doubled(doubled: NumberDoubled) -> NumberRefused:
     return NumberRefused(doubled.n, doubled.key, "too large")
 
 
+largest: dict[str, int] = {}
+"""A mart: the largest number of each key."""
+
+
+def keep_largest(doubled: NumberDoubled) -> None:
+    largest[doubled.key] = max(doubled.n, largest.get(doubled.key, 0))
+
+
 def regret(refused: NumberRefused) -> None:
     note("third", refused.n)
 
@@ -890,6 +898,15 @@ class Second(Pipeline):
     doubled = when(NumberDoubled)
     once = "n"
     steps = [refuse_doubled]
+    since = "beginning"
+
+
+class Mart(Pipeline):
+    """Comes after Double, and keeps the largest number of each key."""
+
+    name = _named("mart")
+    doubled = when(NumberDoubled)
+    steps = [keep_largest]
     since = "beginning"
 
 

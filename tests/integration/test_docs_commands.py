@@ -29,7 +29,7 @@ class Reader:
             "FARANDOLE_STACK": "external",
             "FARANDOLE_STATE": str(folder / ".farandole"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
         }
         for name in ("schemas", "services", "topology", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -151,6 +151,26 @@ def test_an_order_is_carried_out_once_however_often_it_is_heard(world):
     assert len({e["id"] for e in world.entries("Double") if e["fact"] == "replay.ordered"}) == 1
 
 
+def test_tables_that_are_lost_bring_no_replay_back_and_give_no_number_twice(world):
+    settled(world, "Double", 20)
+    _, first = ordered(world, "Double")
+    service = world.run("Double")
+    finished(world)
+    service.stop()
+    for file in world.folder.glob("books.db*"):
+        file.unlink()
+
+    world.drain("Double")
+    assert len(world.outputs()) == 80
+    assert status(world, first)["state"] == "done"
+
+    ordered(world, "Double", "--key", "k3")
+    world.run("Double")
+    until(lambda: len(again(world, epoch=2)) == 3, 60)
+    assert len(world.outputs()) == 83
+    assert set(outside_counts(world, world.module.DOUBLED).values()) == {1}
+
+
 def test_a_replay_waits_goes_on_and_ends_when_it_is_told_to(world):
     settled(world, "Double", 400)
     _, order = ordered(world, "Double", "--rate", "100/s")

@@ -13,7 +13,7 @@ from farandole.control import Command
 from farandole.declaration import Declaration, Subscription
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
-from farandole.orders import Order, Progress, Range, Stretch, runs_of
+from farandole.orders import Order, Progress, Range, Stretch, runs_among
 from farandole.planning import downstream
 
 RANGE = Range("a.b.c.v1", "T", 0, 10, 30)
@@ -58,7 +58,8 @@ def test_an_order_that_no_record_can_hold_is_refused_with_a_remedy():
 @given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)))
 def test_runs_hold_the_offsets_and_nothing_else_but_holes(offsets, holes):
     holes -= offsets
-    stretch = Stretch(Range("t", "T", 0, 0, 61), runs_of(offsets, holes))
+    records = ((n, n in offsets) for n in range(61) if n not in holes)
+    stretch = Stretch(Range("t", "T", 0, 0, 61), runs_among(records))
     taken = {n for n in range(61) if stretch.takes(n)}
     assert offsets <= taken <= offsets | holes
     assert stretch.below(61) == len(taken)
