@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -52,8 +53,9 @@ class Cluster:
         self.stack.up(with_postgres=True)
 
 
-@pytest.fixture(scope="session")
-def three_brokers() -> Iterator[Cluster]:
+@contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """Three brokers, a registry and a PostgreSQL, until the end of the block."""
     if os.environ.get("FARANDOLE_STACK", "local") != "local":
         pytest.skip("chaos kills its servers, so it takes none that are somebody else's")
     with tempfile.TemporaryDirectory(prefix="farandole-test-", ignore_cleanup_errors=True) as place:
@@ -78,6 +80,12 @@ def three_brokers() -> Iterator[Cluster]:
             stack.down()
             for proxy in proxies:
                 proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def three_brokers() -> Iterator[Cluster]:
+    with own_cluster() as made:
+        yield made
 
 
 @pytest.fixture
