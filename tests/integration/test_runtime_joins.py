@@ -187,9 +187,11 @@ def test_an_expiry_is_told_once_though_the_process_dies_in_it(world, point):
     world.partitions = 1
     world.create("Pairs")
     world.quick_session("Pairs")
+    world.drain("Pairs")  # what a pipeline tells when it begins
     send_pairs(world, [1], sides=["LEFT"])
     dying = world.start("Pairs", RUNTIME_WITHIN="1s", FARANDOLE_KILL_AT=point)
     assert dying.wait(60) == -9
+    assert sum(e["state"] == "waiting" for e in world.entries("Pairs")) == 1
     world.start("Pairs", RUNTIME_WITHIN="1s")
     until(lambda: world.runs("Pairs", "dead"), 60, world.log)
     send_pairs(world, [2])
