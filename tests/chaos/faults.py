@@ -398,11 +398,15 @@ class Schedule:
     counts: Counter[str] = field(default_factory=Counter)
     said: list[str] = field(default_factory=list)
 
-    def run(self, seconds: float) -> None:
-        """Until the time is up; afterwards nothing is wrong any more."""
+    def run(self, seconds: float, *, least: int = 0, longest: float = 0) -> None:
+        """Until the time is up and `least` faults have been, but for `longest` seconds at most.
+
+        Afterwards nothing is wrong any more.
+        """
         began = time.monotonic()
         for some, hold, quiet in self.plan():
-            if time.monotonic() - began > seconds:
+            passed = time.monotonic() - began
+            if passed > max(seconds, longest) or (passed > seconds and self.counts.total() >= least):
                 return
             begun: list[Fault] = []
             try:

@@ -146,7 +146,7 @@ class World:
         luck.shuffle(late)
         for n in late:
             self._send(producer, n)
-        assert producer.flush(60) == 0
+        assert producer.flush(240) == 0
 
     def tell(self, n: int, kind: str = "", *, times: int = 1) -> None:
         """One event, as often as asked."""
