@@ -492,6 +492,8 @@ def pair(left: LeftSent, right: RightSent) -> PairMet:
     note("pair", left.pair)
     if left.pair == os.environ.get("RUNTIME_DEADLY"):
         os.kill(os.getpid(), signal.SIGKILL)
+    while left.pair == os.environ.get("RUNTIME_SLOW") and Path(HOLD).exists():
+        time.sleep(0.01)
     return PairMet(left.pair, left.n + right.n)
 
 

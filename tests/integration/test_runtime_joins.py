@@ -88,6 +88,30 @@ def test_a_set_is_run_once_and_its_first_event_told_once_though_the_process_dies
     assert told_of_members(world) == [["waiting", "joined"]]
 
 
+def test_a_successor_learns_from_the_ledger_that_an_event_behind_an_open_one_waits(world):
+    """Its offset could not pass, SQL was not told, and what would complete its set is held until it is."""
+    world.partitions = 1
+    world.create("Pairs")
+    world.quick_session("Pairs")
+    world.drain("Pairs")
+    world.hold.touch()
+    dying = world.start("Pairs", RUNTIME_SLOW="p1", FARANDOLE_KILL_AT="settle.before_commit:2")
+    send_pairs(world, [1], sides=["RIGHT"])
+    until(lambda: world.runs("Pairs", "waiting"), 60, world.log)
+    send_pairs(world, [1, 2], sides=["LEFT"])  # the first completes a set whose run takes long, the second waits
+    assert dying.wait(60) == -9
+    assert len(world.runs("Pairs", "waiting")) == 2
+
+    send_pairs(world, [2], sides=["RIGHT"])
+    world.start("Pairs", RUNTIME_SLOW="p1")
+
+    until(lambda: [v["pair"] for v in world.values(world.module.PAIRED)] == ["p2"], 60, world.log)
+    world.hold.unlink()
+    world.wait_drained("Pairs")
+    assert sorted(v["pair"] for v in world.values(world.module.PAIRED)) == ["p1", "p2"]
+    assert told_of_members(world) == [["waiting", "joined"]] * 2
+
+
 @pytest.mark.parametrize(("database", "kills"), [("sqlite", 5), ("postgresql", 2)])
 def test_each_complete_set_is_one_run_with_all_its_events_though_an_instance_is_killed_again_and_again(
     world, stack, database, kills
