@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,6 +15,7 @@ import pytest
 
 from farandole.stack import process
 from farandole.stack.launcher import Stack
+from tests.chaos.faults import patiently
 from tests.chaos.proxy import HOST, Proxy
 from tests.conftest import QUICK
 
@@ -50,7 +52,7 @@ class Cluster:
         """Everything up, every connection as good as new."""
         for proxy in self.proxies:
             proxy.well()
-        self.stack.up(with_postgres=True)
+        patiently(partial(self.stack.up, with_postgres=True))
 
 
 @contextmanager
