@@ -352,7 +352,7 @@ class Intake:
     def forget(self, ended: Sequence[Ended]) -> None:
         """Settled: from here on the table knows these keys."""
         for one in ended:
-            self.unpublished.under_way.difference_update(one.published)
+            self.unpublished.settled(one.published)
             if one.run is not None and self.in_flight.get(at := one.run.at) is one.run:
                 del self.in_flight[at]
 
@@ -366,4 +366,5 @@ class Intake:
             del self.in_flight[at]
         self.blocked = [r for r in self.blocked if r.owned is not owned]
         self.parking.drop(owned)
+        self.unpublished.drop(owned)
         self._starting = [run for run in self._starting if run.home is not owned]

@@ -9,7 +9,7 @@ from farandole.event import RawRecord
 from farandole.kafka.codec import Codec
 from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.outcome import Books
-from farandole.owned import Ended, Slot
+from farandole.owned import Ended, Owned, Slot
 from farandole.store.inbox import OutboxRow
 
 
@@ -20,15 +20,24 @@ class Unpublished:
     books: Books
     codec: Codec
     stored: dict[str, list[OutboxRow]] = field(default_factory=dict)
-    under_way: set[str] = field(default_factory=set)
+    under_way: dict[str, Owned] = field(default_factory=dict)
 
     def publish_or_skip(self, slot: Slot, raw: RawRecord, run: str, rows: Sequence[OutboxRow], via: str) -> None:
         """Stored bytes go out with the record that made them, come again; a copy elsewhere leaves them to it."""
         if rows and run not in self.under_way and self._made(rows, raw, via):
-            self.under_way.add(run)
+            self.under_way[run] = slot.owned
             slot.owned.add(Ended([slot], [self.books.stored(row) for row in rows], published=[run], finished=[run]))
         else:
             slot.owned.end(slot, "duplicate")
+
+    def settled(self, runs: Sequence[str]) -> None:
+        """They were published, and SQL knows that."""
+        for run in runs:
+            self.under_way.pop(run, None)
+
+    def drop(self, owned: Owned) -> None:
+        """The partition is gone, and what was on its way by it: it goes out when its record comes again."""
+        self.under_way = {run: by for run, by in self.under_way.items() if by is not owned}
 
     def _made(self, rows: Sequence[OutboxRow], raw: RawRecord, via: str) -> bool:
         line = next(row for row in rows if row.topic == LEDGER_TOPIC)

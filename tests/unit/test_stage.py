@@ -11,8 +11,9 @@ import pytest
 
 from farandole import Attempt, Database, Interval, Pipeline, Retry, by, pipeline, resource, step, when
 from farandole.declaration import Declaration, Step, Subscription
-from farandole.errors import DeclarationError, FarandoleError, Unreachable
+from farandole.errors import BrokerUnreachable, DeclarationError, FarandoleError, Unreachable
 from farandole.testing import Stage, conservation, one_effect
+from farandole.testing.log import ListSession
 from tests.unit.stage_events import event
 
 
@@ -439,6 +440,27 @@ def test_what_a_step_writes_to_our_database_counts_exactly_when_its_run_does():
 
     assert stage.sql("SELECT uri FROM kept") == [("s3://a",)]
     assert (stage.sent, len(stage.dead)) == ([FileCounted("s3://a", 1)], 1)
+    assert (conservation(stage), one_effect(stage)) == ([], [])
+
+
+def test_what_sql_decided_goes_out_though_its_partition_is_lost_again_and_again_before_it_is_published(monkeypatch):
+    def away(*_: Any) -> None:
+        raise BrokerUnreachable("no answer", place="stage")
+
+    stage = Stage(Keeps)
+    stage.sql("CREATE TABLE kept (uri TEXT)")
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(ListSession, "publish", away)
+        stage.tell(A)
+        stage.wait("10s")
+        for _ in range(3):
+            stage._worker._anew(stage._worker.owned["stage.file.landed.v1", 0], 0.0)
+            stage.wait("10s")
+        assert (stage.sql("SELECT uri FROM kept"), stage.sent) == ([("s3://a",)], [])
+
+    stage.wait("1m")
+
+    assert (stage.sent, stage.duplicates) == ([FileCounted("s3://a", 1)], 0)
     assert (conservation(stage), one_effect(stage)) == ([], [])
 
 
