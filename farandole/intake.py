@@ -352,7 +352,8 @@ class Intake:
     def forget(self, ended: Sequence[Ended]) -> None:
         """Settled: from here on the table knows these keys."""
         for one in ended:
-            self.unpublished.settled(one.published)
+            if one.published:
+                self.unpublished.settled(one.published)
             if one.run is not None and self.in_flight.get(at := one.run.at) is one.run:
                 del self.in_flight[at]
 
