@@ -119,7 +119,9 @@ def _told(run: dict[str, Any]) -> Iterator[str]:
     about = f" for {run['interval']['start']} to {run['interval']['end']}" if run["interval"] else ""
     again = f"   epoch {run['epoch']}, life {run['life']}" if run["epoch"] or run["life"] else ""
     yield f"run {run['id']}  {run['pipeline']}{about}  {run['state']} in {lasted(run['seconds'])}{again}"
-    if run["state"] == "parked":
+    if run["state"] == "parked" and "detached" in run["detail"]:
+        yield f" detached   {run['detail']['detached']} is under way, or waits for an instance with a free slot"
+    elif run["state"] == "parked":
         behind = f"   behind {run['detail']['behind']}" if "behind" in run["detail"] else ""
         yield f" parked   due {local(run['due'])}   attempt {run['attempt']}{behind}"
     yield from (f" {name}   {text}" for name, text in run["detail"].items() if name in ("actor", "reason"))

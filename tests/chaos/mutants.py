@@ -44,6 +44,36 @@ def fence_in_settle() -> None:
     everywhere(fence.hold, lambda *_, **__: None)
 
 
+def lease_token() -> None:
+    """Who had a lease once may keep results for ever."""
+    from farandole.store import checkpoints, fence, rows  # noqa: F401 - loaded, so that its names are replaced
+
+    def held(conn: Any, pipeline: str, lane: Any, **more: Any) -> None:
+        if not isinstance(lane, rows.Lease):
+            hold(conn, pipeline, lane, **more)
+
+    hold = fence.hold
+    everywhere(hold, held)
+
+
+def lease_lost() -> None:
+    """Who has lost its lease goes on."""
+    from farandole.detached import Detached
+
+    Detached._lose = lambda *_: None  # type: ignore[method-assign]
+
+
+def log_too_short() -> None:
+    """A log that was found too short is none any more once it has grown."""
+    from farandole import rewind, takeover  # noqa: F401 - as above
+
+    def start(found: Any, *rest: Any) -> Any:
+        return where(dataclasses.replace(found, cut=None), *rest)
+
+    where = rewind.where_to_start
+    everywhere(where, start)
+
+
 def session_per_partition() -> None:
     """Every session has an id of its own: nobody is fenced by anybody."""
     from farandole.kafka.sink import Session
@@ -242,6 +272,16 @@ MUTANTS = {
     ),
     "claim before the look into the dedup table": Mutant(
         lock_before_look, ("tests/contract/test_store_claims.py::test_no_key_is_applied_twice_while_the_days_turn",)
+    ),
+    "token of a lease": Mutant(
+        lease_token, ("tests/contract/test_store_leases.py::test_who_lost_its_lease_keeps_nothing",)
+    ),
+    "lease lost, step told to end": Mutant(
+        lease_lost, ("tests/unit/test_detached.py::test_who_lost_its_lease_is_told_to_end_and_keeps_nothing",)
+    ),
+    "log too short, and grown": Mutant(
+        log_too_short,
+        ("tests/unit/test_rewind.py::test_a_log_that_was_too_short_stays_so_when_it_grows_until_a_person_accepts_it",),
     ),
     "synchronous=FULL": Mutant(
         synchronous_full,
