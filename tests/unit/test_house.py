@@ -103,6 +103,17 @@ def test_no_room_is_called_after_nothing():
     assert [name_of(p) for p in SOURCES if p.stem in nothing or p.parent.name in nothing] == []
 
 
+def test_no_file_holds_the_marks_of_a_merge():
+    kept = [
+        p
+        for name in ("farandole", "services", "docs", "tests", "topology", "schemas")
+        for p in (ROOT / name).rglob("*")
+    ]
+    files = [p for p in (*kept, *ROOT.iterdir()) if p.is_file() and "__pycache__" not in p.parts]
+    mark = re.compile(rb"^(<{7} |>{7} |={7}$)", re.MULTILINE)
+    assert [name_of(p) for p in files if p.suffix != ".lock" and mark.search(p.read_bytes())] == []
+
+
 def test_imports_go_one_way():
     done = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"],
