@@ -48,7 +48,9 @@ def alert_of(row: Expectation, kind: Literal["missed", "resolved"]) -> Alert:
         text = f"Nothing shows that {what}{about} has come. It was due {iso(row.deadline)}."
         hourly = " hour " in row.expectation  # a day has many of those
         remedy = f"farandole expect waive {row.name} {iso(row.deadline) if hourly else row.day} --reason …"
-        return Alert(f"{row.id} missed", title, f"{text}\nIf nothing will come: {remedy}\nalert {row.id} missed")
+        when = f"{iso(row.interval.start)}/{iso(row.interval.end)}" if row.interval else row.day
+        why = f"Why: farandole why {row.pipeline} --for {when}\n" if row.pipeline else ""
+        return Alert(f"{row.id} missed", title, f"{text}\n{why}If nothing will come: {remedy}\nalert {row.id} missed")
     how = {"met_late": "it came late", "waived": f"waived by {row.actor}: {row.reason}"}.get(
         row.state, "it comes again"
     )
