@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +113,13 @@ def test_what_is_done_later_shows_as_a_change_and_who_closed_it_does_not():
 @given(st.lists(st.text(max_size=4)))
 def test_a_digest_knows_neither_order_nor_repeats(ids):
     assert digest(ids) == digest([*reversed(ids), *ids])
+
+
+def test_a_person_reads_the_state_the_sets_and_who_closed_it():
+    from farandole.cli.close import _told
+
+    said = [click.unstyle(line) for line in _told("reopened", sign(told(DONE), KEY), ["done: 1 then, 2 now"])]
+    assert said[:2] == ["reopened", "  done: 1 then, 2 now"]
+    assert any(line.split()[:2] == ["landed", "3"] for line in said)
+    assert any("by ada: month end" in line for line in said)
+    assert list(_told("open", None, ["1 event dead: e1"]))[1:] == ["  1 event dead: e1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,3 +197,19 @@ def test_of_several_at_once_one_of_the_closed_list_is_the_answer(causes):
     assert found.cause in CAUSES
     if any(r["state"] == "dead" for r in mixed.runs):
         assert found.cause in ("dead", "cancelled", "join-expired")
+
+
+def test_a_person_reads_who_waits_for_whom_the_cause_its_proof_and_what_to_do():
+    from farandole.cli.why import _told
+
+    evidence, asked = ROWS["paused"]
+    lines = list(_told("mart", "2026-11-23", decide(replace(evidence, pipeline="merge"), asked)))  # type: ignore[arg-type]
+    assert lines[0] == "mart has not run about 2026-11-23 because"
+    assert "merge: paused by ada at 2026-11-23 00:00:00Z: move" in click.unstyle(lines[1])
+    assert click.unstyle(lines[2]) == "  cause  paused"
+    assert "event e1  type in.v1  place in.v1[0]@7  at 2026-11-24T06:00:00.000Z" in lines[4]
+    assert lines[-1] == "next   farandole resume merge"
+    ran = list(_told("mart", "2026-11-23", decide(*ROWS["ran"])))  # type: ignore[arg-type]
+    assert ran[0] == "mart has run about 2026-11-23"
+    chained = list(_told("mart", "2026-11-23", decide(MERGED, upstream("late"))))
+    assert chained[1] == "  mart waits for in.v1 of merge"
