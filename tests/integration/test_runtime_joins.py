@@ -104,7 +104,8 @@ def test_a_successor_learns_from_the_ledger_that_an_event_behind_an_open_one_wai
     dying = world.start("Pairs", RUNTIME_SLOW="p1", FARANDOLE_KILL_AT="settle.before_commit:2")
     send_pairs(world, [1], sides=["RIGHT"])
     until(lambda: world.runs("Pairs", "waiting"), 60, world.log)
-    send_pairs(world, [1, 2], sides=["LEFT"])  # the first completes a set whose run takes long, the second waits
+    send_pairs(world, [1], sides=["LEFT"])  # completes a set whose run takes long
+    send_pairs(world, [2], sides=["LEFT"])  # waits behind it
     assert dying.wait(60) == -9
     assert len(world.runs("Pairs", "waiting")) == 2
 
