@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from farandole.clock import Clock
-from farandole.errors import DatabaseUnreachable
+from farandole.errors import DatabaseUnreachable, TablesLost
+
+if TYPE_CHECKING:
+    from farandole.worker import Worker
 
 
 class Outage:
@@ -15,6 +19,7 @@ class Outage:
     def __init__(self, clock: Clock, say: Callable[..., None], set_back: Callable[[str], None]) -> None:
         self._clock, self._say, self._set_back = clock, say, set_back
         self.due = 0.0
+        self.lost = False  # it answers, and the tables are others than those that were written to
         self._tries = 0
 
     @contextlib.contextmanager
@@ -25,9 +30,19 @@ class Outage:
         except DatabaseUnreachable as away:
             self.due = self._clock.monotonic() + min(5.0, 0.2 * 2.0 ** min(self._tries, 8))
             self._tries += 1
+            self.lost = self.lost or isinstance(away, TablesLost)
             self._say("database.unreachable", error=str(away), tries=self._tries)
             self._set_back(str(away))
         else:
             if self._tries:
                 self._say("database.back", tries=self._tries)
             self._tries = 0
+
+    def forsake(self, worker: Worker) -> None:
+        """What has ended goes to Kafka, which decides; then all is taken over anew, in tables that are filled again."""
+        keys = list(worker.owned)
+        worker.source.hold(keys)
+        worker.revoked(keys)
+        worker.source.lost_offsets.difference_update(keys)
+        worker.assigned(keys)
+        self.lost = False

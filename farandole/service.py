@@ -47,6 +47,7 @@ from farandole.protection import Protection
 from farandole.reading import Reader
 from farandole.replaying import Replays
 from farandole.resources import Resources
+from farandole.restore import Restore
 from farandole.run import Kit
 from farandole.schemagen import load_schemas
 from farandole.settings import Settings
@@ -264,22 +265,16 @@ def _takeover(parts: _Parts, threads: ThreadPoolExecutor, say: Callable[..., Non
     declaration, source, settings = parts.declaration, parts.source, parts.settings
     properties = settings.client_properties()
     control = Control(settings.bootstrap(), parts.codec, properties)
-    return Takeover(
-        declaration,
-        parts.store,
-        source,
-        parts.codec,
-        parts.books,
-        f"{parts.books.instance}-{_PROCESS}",
+    takeover = Takeover(
+        declaration, parts.store, source, parts.codec, parts.books, f"{parts.books.instance}-{_PROCESS}",
         lambda transactional_id: Session(transactional_id, properties),
         lambda topic: TopicReader(settings.bootstrap(), topic, properties, patience=PATIENCE),
-        parts.first,
-        threads,
-        say,
-        parts.group,
-        Identity(parts.admin.topics, parts.store.topics, control.load),
-        parts.epoch,
-    )
+        parts.first, threads, say, parts.group,
+        Identity(parts.admin.topics, parts.store.topics, control.load), parts.epoch,
+    )  # fmt: skip
+    made = (parts.store, parts.codec, takeover.reader, source, parts.books)
+    takeover.restore = Restore(declaration, *made, say, parts.epoch == 0)
+    return takeover
 
 
 def _cluster(parts: _Parts, beats: Overheard) -> Cluster:

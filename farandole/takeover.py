@@ -1,20 +1,19 @@
 """Becoming the owner of partitions: fence, catch up with what Kafka decided, and find where to go on.
 
-A2 the fence in SQL · A3 a session (fences the predecessor at the broker) · A4 the ledger's tail, whose
-outcomes SQL may lack · A5 committed offset against our position · A6 place and go on.
+A1 tables that were lost · A2 the fence in SQL · A3 a session (fences the predecessor at the broker) · A4 the ledger's
+tail, whose outcomes SQL may lack · A5 committed offset against our position · A6 place and go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from farandole.declaration import Declaration
-from farandole.errors import BrokerUnreachable, Fenced, LedgerIncomplete, Undecided
-from farandole.event import RawRecord, Record
+from farandole.errors import BrokerUnreachable, Fenced, LedgerIncomplete
+from farandole.event import Record
 from farandole.identity import DELETED, LOOK, Identity, Standing
 from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
@@ -24,6 +23,7 @@ from farandole.ledger.entry import BEGAN, GAP, LEDGER_TOPIC, Entry, newer
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
+from farandole.restore import Restore, member_of, outcomes_of, patiently
 from farandole.rewind import RECREATED, TRUNCATED, Former, Found, Start, accepted_cut, where_to_start
 from farandole.store import Range, Store
 from farandole.store.epochs import REWIND
@@ -42,6 +42,9 @@ REMEDIES = {
     "ledger.incomplete": "keep database and topics as they are, and set the group to the first of these offsets",
 }
 """What a person can do about a partition that was stopped."""
+
+
+Free = Callable[[list[Owned], Mapping[str, str]], list[Owned]]
 
 
 @dataclass(slots=True)
@@ -70,11 +73,23 @@ class Takeover:
     group: str
     identity: Identity
     epoch: int = 0
-    recall: Callable[[Entry], None] = lambda _: None  # told of each entry of the tail
+    recall: Callable[[Entry], None] = lambda _: None  # told of each entry of the tail, or of all
+    restore: Restore | None = None
+    _refilled: bool = False
     _rewound: list[tuple[Owned, Range]] = field(default_factory=list)
 
-    def take(self, assigned: Sequence[Owned]) -> None:
-        """A2 to A5; afterwards each partition is running (and must be placed at `seen`) or stopped with a reason."""
+    def take(self, assigned: list[Owned], free: Free) -> list[Owned]:
+        """A1 to A5; those that were taken are running now (and must be placed at `seen`) or stopped with a reason.
+
+        Tables that were lost are filled again before they are asked anything; only then `free` says what may be taken.
+        """
+        if self.restore is not None:
+            self._refilled = self.restore.ensure(self.recall) or self._refilled
+        if taken := free(assigned, self.source.topic_ids):
+            self._take(taken)
+        return taken
+
+    def _take(self, assigned: Sequence[Owned]) -> None:
         topics = self.identity.of({owned.topic for owned in assigned})
         partitions = [owned for owned in assigned if _there(owned, topics)]
         if not partitions:
@@ -94,6 +109,15 @@ class Takeover:
             except Fenced as fenced:
                 owned.phase, owned.why = GONE, str(fenced)
         self._replayed()
+        if self._refilled:
+            self._restored(partitions[0])
+
+    def _restored(self, owned: Owned) -> None:
+        """The tables were lost: what that was, and that they are filled again, stands in the ledger."""
+        assert self.restore is not None  # noqa: S101 - it has filled them
+        self._refilled = False
+        told = {"tables": self.store.recovery.incarnation, "entries": str(self.restore.entries)}
+        owned.ended.append(Ended([], [self.books.told("tables.restored", told["tables"], told)]))
 
     def _replayed(self) -> None:
         """Somebody set the group back: what was settled is processed again, in one new epoch for all partitions.
@@ -137,7 +161,7 @@ class Takeover:
             end = reader.undecided_ends()[at]
             start = min(end, *(t.ledger_offset for t in taken.values()))
             name = self.declaration.name.encode()
-            for raw in _patiently(reader, at, start, end):
+            for raw in (one for lines in patiently(reader, at, start, end) for one in lines):
                 if raw.value is None or name not in raw.value:
                     continue  # another pipeline's, by far the most on a first start: not even decoded
                 entry = Entry.of(self.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {})
@@ -280,12 +304,12 @@ class Takeover:
         closed: list[bytes] = []
         for entry in tail.entries.values():
             if entry.state == "waiting":
-                waiting.append(_member(entry))
+                waiting.append(member_of(entry))
             elif entry.state == "parked":
-                outcomes += _outcomes(entry)
+                outcomes += outcomes_of(entry, self.declaration)
                 closed += [bytes.fromhex(entry.join_key)] if entry.join_key else []
             elif entry.state in SETTLED:
-                outcomes += _outcomes(entry)
+                outcomes += outcomes_of(entry, self.declaration)
                 decided.append(entry.id)
                 if entry.join_key:
                     closed.append(bytes.fromhex(entry.join_key))
@@ -295,22 +319,6 @@ class Takeover:
             raise Fenced("another instance took the partition over meanwhile", place=str(lane))
         if waiting and self.declaration.join:
             self.store.waiting.restore(lane, waiting, self.declaration.join.within)
-
-
-def _patiently(reader: TopicReader, partition: int, start: int, end: int) -> Iterator[RawRecord]:
-    """The records up to the end; who waits for a transaction that is still open says so. Raises Unreachable."""
-    try:
-        for batch in reader.read({partition: start}, until={partition: end}):
-            yield from batch
-    except BrokerUnreachable as silent:
-        stable = reader.ends()[partition]
-        if stable >= end:
-            raise
-        raise Undecided(
-            f"an open transaction holds {LEDGER_TOPIC}[{partition}] at {stable}, before its end {end}",
-            place=f"{LEDGER_TOPIC}[{partition}]",
-            hint="it is waited for; of one that hangs the line lso.stuck says who it is and how to end it",
-        ) from silent
 
 
 def _there(owned: Owned, topics: Mapping[str, Standing]) -> bool:
@@ -331,32 +339,3 @@ def _keep(tail: Tail, entry: Entry) -> None:
     standing = tail.entries.get(entry.id)
     if standing is None or newer(entry, standing):
         tail.entries[entry.id] = entry
-
-
-def _outcomes(entry: Entry) -> list[Outcome]:
-    okey = b"" if entry.join_key or entry.okey is None else entry.okey
-    due = round(entry.due.timestamp() * 1000) if isinstance(entry.due, datetime) else entry.due
-    return [
-        Outcome(
-            key, entry.id, entry.state, entry.life, c["digest"], okey, c["offset"], "", entry.attempt, due, entry.epoch
-        )
-        for key, c in zip(entry.keys, entry.triggers, strict=False)
-    ]
-
-
-def _member(entry: Entry) -> Member:
-    cause = entry.triggers[0]
-    return Member(
-        entry.keys[0],
-        cause["signal"],
-        bytes.fromhex(entry.join_key or ""),
-        cause["topic"],
-        cause["topic_id"],
-        cause["partition"],
-        cause["offset"],
-        -1,
-        entry.payload_key,
-        [(h["name"], h["value"]) for h in entry.headers],
-        entry.payload,
-        cause["digest"],
-    )

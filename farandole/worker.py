@@ -242,9 +242,7 @@ class Worker:
         if self.settler.unsettled:
             return
         try:
-            new = self.protection.guard.free(new, self.source.topic_ids)
-            if new:
-                self.takeover.take(new)
+            new = self.takeover.take(new, self.protection.guard.free)
         except Unreachable as away:
             for owned in new:
                 owned.phase = TAKING
@@ -268,7 +266,7 @@ class Worker:
             self.lanes.wait(0.05)
             self._collect()
         self._settled()
-        if not self.settler.unsettled:
+        if not self.settler.unsettled or self._database.lost:
             self.settler.commit([o for o in leaving if o.phase == RUNNING and (o.ended or o.prefix() > o.next_offset)])
         with self._database():
             self.intake.forget(self.settler.settle())
@@ -296,6 +294,8 @@ class Worker:
 
     def _bury(self) -> None:
         """Partitions that were fenced while they were ours, and those that have to be looked at anew."""
+        if self._database.lost:
+            self._database.forsake(self)
         for owned in list(self.owned.values()):
             if owned.phase == GONE:
                 self.say("partition.fenced", at=f"{owned.topic}[{owned.partition}]", why=owned.why)

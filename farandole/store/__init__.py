@@ -14,11 +14,10 @@ from farandole.store.breakers import Breakers, Change, Guards
 from farandole.store.checkpoints import Checkpoint, Checkpoints
 from farandole.store.engine import Database
 from farandole.store.epochs import Epochs
-from farandole.store.host import register_host
 from farandole.store.inbox import Inbox
 from farandole.store.leases import Leases
-from farandole.store.migrate import prepare_tables
 from farandole.store.orders import Orders
+from farandole.store.recovery import Recovery
 from farandole.store.rows import Claim, Known, Lane, Lease, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import metadata
 from farandole.store.topics import KnownTopic, KnownTopics
@@ -68,6 +67,7 @@ class Store:
         self.breakers = Breakers(database, pipeline)
         self.guards = Guards(database, pipeline)
         self.topics = KnownTopics(database, pipeline)
+        self.recovery = Recovery(database, pipeline, self.waiting, self.inbox.buckets)
 
     @property
     def engine(self) -> Engine:
@@ -94,11 +94,10 @@ def open_store(url: str, pipeline: str) -> Store:
     """
     database = Database(url, pipeline, metadata.tables)
     try:
-        prepare_tables(database)
-        if not database.postgresql:
-            register_host(database, pipeline)
+        store = Store(database, pipeline)
+        store.recovery.open()
         database.opening = False
     except BaseException:
         database.close()
         raise
-    return Store(database, pipeline)
+    return store

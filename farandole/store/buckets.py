@@ -26,6 +26,10 @@ class Buckets:
         self._database, self._pipeline = database, pipeline
         self._there: set[int] = set()
 
+    def forget(self) -> None:
+        """These may be other tables now: no partition counts as made."""
+        self._there.clear()
+
     def day(self, conn: Connection) -> int:
         """Today by the database's clock, in days since the epoch."""
         return int(conn.scalar(select(now_ms())) or 0) // DAY

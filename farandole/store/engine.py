@@ -45,6 +45,8 @@ class Database:
         self.own = frozenset(own)
         self.url = _parsed(url.replace("{pipeline}", pipeline))
         self.place = self.url.render_as_string(hide_password=True)
+        self.incarnation = ""  # which tables a store was opened with; none: it does not matter
+        self._file = 0
         self.opening = True  # what is wrong now is a setting; later the same is trouble that passes
         self.postgresql = self.url.get_backend_name() == "postgresql"
         self.engine = _postgresql_engine(self.url) if self.postgresql else _sqlite_engine(self.url, self.place)
@@ -115,6 +117,21 @@ class Database:
         if self.postgresql:
             return column == any_(literal(list(values), postgresql.ARRAY(column.type)))
         return column.in_(values)
+
+    @property
+    def moved(self) -> bool:
+        """Whether another file has come in the place of the one that was opened, or none: SQLite goes on in the old."""
+        return bool(self._file) and self._file != self._inode()
+
+    def remember_file(self) -> None:
+        """The file that stands there now is the one in use."""
+        self._file = 0 if self.postgresql else self._inode()
+
+    def _inode(self) -> int:
+        try:
+            return Path(str(self.url.database)).stat().st_ino
+        except OSError:
+            return -1
 
     def close(self) -> None:
         """Give all connections back."""

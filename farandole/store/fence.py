@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, null, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, null, select, update
 
-from farandole.errors import Fenced
+from farandole.errors import Fenced, TablesLost
 from farandole.store.engine import Database
 from farandole.store.rows import Lane, Lease, Taken
+from farandole.store.tables import incarnation as whole
 from farandole.store.tables import lease, now_ms, position
 
 HARDLY = 500
@@ -42,6 +43,10 @@ def take_over(database: Database, pipeline: str, lane: Lane, owner: str) -> Take
                 topic_id=lane.topic_id,
                 partition=lane.partition,
                 topic=lane.topic,
+                fence=now_ms(),  # a fence that was given out before the tables were lost is never given out again
+                ledger_offset=select(func.coalesce(func.max(whole.c.ledger_offset), 0))
+                .where(whole.c.pipeline == pipeline)
+                .scalar_subquery(),
             )
         )
         row = position.c
@@ -117,6 +122,12 @@ def hold(conn: Connection, pipeline: str, lane: Lane | Lease, *, lock: bool = Tr
     else:
         asked = select(position.c.fence).where(row_of(pipeline, lane))
     fence = conn.scalar(asked.with_for_update(read=True) if lock else asked)
+    if fence is None and isinstance(lane, Lane):
+        raise TablesLost(
+            "nothing is known of this partition any more",
+            place=str(lane),
+            hint="nothing to do: the tables were made anew, and what was settled comes back from the ledger",
+        )
     if fence != lane.fence:
         raise Fenced(
             f"another instance took this over (fence {fence}, mine is {lane.fence})",

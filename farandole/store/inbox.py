@@ -19,6 +19,7 @@ from farandole.store.claims import Claims
 from farandole.store.engine import Database, chunks
 from farandole.store.fence import cut, hold, lock_order, move, release, suspect, take_over
 from farandole.store.outcomes import Outcomes, note_told
+from farandole.store.recovery import assured
 from farandole.store.rows import HOLDING, Claim, Known, Lane, OutboxRow, Outcome, Settlement, Taken
 from farandole.store.tables import checkpoint, dedup, inbox_open, lease, now_ms, outbox
 
@@ -58,13 +59,15 @@ class Inbox:
         release(self._database, self._pipeline, lanes)
 
     def known(self, epoch: int, keys: Collection[bytes]) -> dict[bytes, Known]:
-        """What is known of these keys; a key of which nothing is known is not in the answer."""
+        """What is known of these keys; a key of which nothing is known is not in the answer. Raises TablesLost."""
         with self._database.reading() as conn:
-            return {
+            found = {
                 key: known
                 for some in chunks(list(keys))
                 for key, known in self._claims.known(conn, epoch, some).items()
             }
+            assured(conn, self._database, self._pipeline)
+        return found
 
     def claim(self, lane: Lane, claims: Sequence[Claim]) -> dict[bytes, Known]:
         """Claim keys before they are run; returns the keys *not* won, with what is known of them.
@@ -137,6 +140,8 @@ class Inbox:
                     left.append(one)
                 else:
                     fenced[one.lane] = None
+            if fenced:
+                assured(conn, self._database, self._pipeline)
             self._outcomes.write(conn, [(one.lane, outcome) for one in left for outcome in one.outcomes])
             for one in left:
                 keys = [outcome.key for outcome in one.outcomes]
@@ -174,6 +179,7 @@ class Inbox:
         with self._database.writing() as conn:
             for lane in sorted(lanes, key=lock_order):
                 move(conn, self._pipeline, lane, None, ledger_offset)
+            assured(conn, self._database, self._pipeline)
 
     def drop_buckets(self, older_than_bucket: int) -> int:
         """Forget what was settled before a day (days since the epoch). Only for an owner that is not behind."""

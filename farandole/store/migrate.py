@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, delete, inspect, text
 
 from farandole.errors import SettingsError
 from farandole.store.engine import Database
-from farandole.store.tables import metadata
+from farandole.store.tables import incarnation, metadata
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision; a start that finds it in the database loads no alembic. A test compares."""
 
 VERSION_TABLE = "farandole_store_version"
@@ -18,7 +18,7 @@ _LOCK = 0x6661726E  # any number that is ours among the database's advisory lock
 
 
 def prepare_tables(database: Database) -> None:
-    """Create or upgrade the tables; a table that somebody dropped is made again, empty.
+    """Create or upgrade the tables; a table that somebody dropped is made again, and then all count as lost.
 
     Raises SettingsError if the tables are those of a newer release.
     """
@@ -31,12 +31,18 @@ def prepare_tables(database: Database) -> None:
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if not _ready(conn):
             _upgrade(conn, database.place)
-            metadata.create_all(conn)
+            if not tables_there(conn):
+                metadata.create_all(conn)
+                conn.execute(delete(incarnation))  # whatever else stands there, something that was settled does not
+
+
+def tables_there(conn: Connection, *others: str) -> bool:
+    """Whether none of our tables is missing."""
+    return set(inspect(conn).get_table_names()).issuperset([*metadata.tables, *others])
 
 
 def _ready(conn: Connection) -> bool:
-    there = set(inspect(conn).get_table_names())
-    if not there.issuperset([*metadata.tables, VERSION_TABLE]):
+    if not tables_there(conn, VERSION_TABLE):
         return False
     version = conn.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
     return bool(version == HEAD)

@@ -297,6 +297,19 @@ guard = _table(
     ("pipeline", "epoch", "topic_id", "partition"),
 )
 
+# Which tables these are. Where the row is gone or another one, they were dropped, and what is not in them says nothing.
+incarnation = _table(
+    "incarnation",
+    [
+        _text("pipeline"),
+        _text("id"),
+        Column("complete", Integer, nullable=False, server_default="0"),  # all that was settled stands in them
+        _number("ledger_offset"),  # as the ledger told it, up to here
+        _number("made_at"),
+    ],
+    ("pipeline",),
+)
+
 # SQLite only: the machine whose file this is. Its locks hold between processes, not between hosts.
 host = _table("host", [_text("pipeline"), _text("machine"), _text("boot"), _number("since")], ("pipeline",))
 

@@ -195,16 +195,20 @@ class WaitingRoom:
         """
         with self._database.writing() as conn:
             hold(conn, self._pipeline, lane)
-            for some in chunks(sorted(members, key=lambda member: member.join_key)):  # sets are locked in one order
-                for join_key in sorted({member.join_key for member in some}):
-                    self._lock_set(conn, lane.epoch, join_key, within)
-                known = self._claims.known(conn, lane.epoch, [member.key for member in some])
-                missing = [(seq, member) for seq, member in enumerate(some) if member.key not in known]
-                if missing:
-                    self._insert(conn, lane.epoch, missing)
-                note_told(conn, self._database, self._pipeline, lane, [member.key for member in some])
-                for join_key in {member.join_key for member in some if member.key in known}:
-                    self._drop_if_empty(conn, lane.epoch, join_key)
+            self.put_back(conn, lane, members, within)
+
+    def put_back(self, conn: Connection, lane: Lane, members: Sequence[Member], within: float) -> None:
+        """:meth:`restore` inside somebody's transaction."""
+        for some in chunks(sorted(members, key=lambda member: member.join_key)):  # sets are locked in one order
+            for join_key in sorted({member.join_key for member in some}):
+                self._lock_set(conn, lane.epoch, join_key, within)
+            known = self._claims.known(conn, lane.epoch, [member.key for member in some])
+            missing = [(seq, member) for seq, member in enumerate(some) if member.key not in known]
+            if missing:
+                self._insert(conn, lane.epoch, missing)
+            note_told(conn, self._database, self._pipeline, lane, [member.key for member in some])
+            for join_key in {member.join_key for member in some if member.key in known}:
+                self._drop_if_empty(conn, lane.epoch, join_key)
 
     def waiting(self, limit: int = 100) -> list[WaitingSet]:
         """Joins under way in all epochs, those that end first before the others."""

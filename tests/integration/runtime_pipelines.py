@@ -208,6 +208,13 @@ def call_busy(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     return meet(number, attempt)
 
 
+@step(retry=QUICK, effect="at_most_once")
+def send_once(number: NumberSent, attempt: Attempt) -> NumberDoubled:
+    note("sent", number.n)
+    time.sleep(0.01)
+    return NumberDoubled(number.n * 2, number.key)
+
+
 @step(retry=Retry(3, backoff="2s..2s"))
 def second_time_lucky(number: NumberSent, attempt: Attempt) -> NumberDoubled:
     note("attempt", number.n, attempt.number)
@@ -606,6 +613,15 @@ class Rows(Pipeline):
     name = _named("rows")
     number = when(NumberSent)
     steps = [insert]
+    since = "beginning"
+
+
+class Sending(Pipeline):
+    """An effect outside that must not happen twice."""
+
+    name = _named("sending")
+    number = when(NumberSent)
+    steps = [send_once]
     since = "beginning"
 
 
