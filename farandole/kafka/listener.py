@@ -106,6 +106,9 @@ class Listener:
                 self._keep(replace(Command.of(told), at=raw.timestamp))  # the broker's time, as other records have it
             elif name == pipeline_id(self._pipeline):  # taken off the topic: nothing holds the pipeline any more
                 self._keep(Command(name, RESUME, self._pipeline, reason="the command was taken back", at=raw.timestamp))
+            else:
+                with self._lock:
+                    self._news.pop(name, None)  # taken back before anybody here has taken it
 
     def _decoded(self, raw: RawRecord) -> Mapping[str, Any] | None:
         """A schema may be younger than what a replica of the registry knows; that of a foreign record stays unknown."""

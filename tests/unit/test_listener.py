@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from farandole.control import CANCEL, PAUSE, PLAN, RESUME, Command, pipeline_id, run_id_of
+from farandole.control import CANCEL, ORDER, PAUSE, PLAN, RESUME, Command, order_id, pipeline_id, run_id_of
 from farandole.errors import BrokerUnreachable, SettingsError, Undecodable
 from farandole.event import RawRecord
 from farandole.kafka import listener as module
@@ -113,6 +113,14 @@ def test_at_the_start_it_hears_the_newest_of_each_id_that_is_for_its_pipeline_at
         topic.put(command)
     topic.put(Command("plan:1", PLAN, "merge"))
     assert heard(listen()) == [("resume", "merge", 5002), ("cancel", "r1", 5003)]
+
+
+def test_an_order_is_heard_by_its_pipeline_and_one_that_was_taken_back_is_not(topic, listen):
+    mine, back, other = (Command(order_id(n), ORDER, p) for n, p in (("1", "merge"), ("2", "merge"), ("3", "other")))
+    for command in (mine, back, other):
+        topic.put(command)
+    topic.put(None, back.key)
+    assert heard(listen()) == [("order", "merge", 5000)]
 
 
 def test_nothing_is_known_until_all_was_read_that_stood_there(topic, listen):
