@@ -6,6 +6,7 @@ they refuse the credentials, and :class:`FarandoleError` when they refuse the re
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
@@ -52,6 +53,11 @@ _MOVING = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+_MOVED = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 _REFUSED = {
     KafkaError._AUTHENTICATION,
@@ -116,7 +122,10 @@ class Admin:
             "bootstrap.servers": bootstrap,
             "error_cb": self._heard,
         }
+        self._config = config
         self._client = AdminClient(config)
+        self._clock = SystemClock()
+        self._before: tuple[AdminClient | None, float] = None, -math.inf
 
     def cluster_id(self) -> str:
         """The id of the cluster."""
@@ -288,20 +297,31 @@ class Admin:
 
     def _coordinated(self, ask: Callable[[], Future[T]]) -> T:
         """An answer of a group's coordinator; one that is only just being made, or moves, is waited for."""
-        clock = SystemClock()
-        end = clock.monotonic() + self._timeout
+        end = self._clock.monotonic() + self._timeout
         while True:
             try:
                 return ask().result()
             except KafkaException as problem:
-                if problem.args[0].code() not in _MOVING or clock.monotonic() > end:
+                if problem.args[0].code() not in _MOVING or self._clock.monotonic() > end:
                     raise
             threading.Event().wait(0.1)
+
+    def _renew(self) -> None:
+        """Another client: one remembers the leader of a partition for a quarter of an hour, whatever the broker says.
+
+        The one before is kept as long as other threads may wait for its answers.
+        """
+        _, since = self._before
+        if (now := self._clock.monotonic()) - since >= self._timeout:
+            self._before = self._client, now
+            self._client = AdminClient(self._config)
 
     def _wait(self, future: Future[T], act: str) -> T:
         try:
             return future.result()
         except KafkaException as problem:
+            if problem.args[0].code() in _MOVED:
+                self._renew()
             self._raise(problem.args[0], act)
 
     def _raise(self, error: KafkaError, act: str) -> NoReturn:
