@@ -28,6 +28,7 @@ from farandole.points import point
 from farandole.replaying import Replays
 from farandole.run import Run, RunState
 from farandole.settle import Settler
+from farandole.standstill import Standstill
 from farandole.steering import Heard, Steering
 from farandole.store import Store
 from farandole.takeover import Takeover
@@ -341,9 +342,10 @@ class Worker:
     def serve(self, *, until_drained: bool = False) -> None:
         """Turn until told to stop, or until drained. Raises what cannot be mended by waiting."""
         self.source.subscribe(self.assigned, self.revoked, self.lost)
-        rest = Rest(self.clock)
+        rest, standstill = Rest(self.clock), Standstill(self)
         while not self.stopping.is_set():
             self.turn()
+            standstill.look()
             if until_drained and rest.reached(lambda: drained(self), owner=self.assignments > 0):
                 break
         error = None if self.stopping.is_set() else self.steering.left_over(list(self.owned.values()))
