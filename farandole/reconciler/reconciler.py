@@ -21,6 +21,7 @@ from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
 from farandole.ledger.sweeps import Kept, load, open_sweeps, save
 from farandole.letters import DeclaredKeys
 from farandole.reconciler.account import Account
+from farandole.reconciler.asleep import Asleep
 from farandole.reconciler.cluster import Cluster, Limits
 from farandole.reconciler.coverage import Coverage
 from farandole.reconciler.inventory import Comparison
@@ -58,6 +59,7 @@ class Reconciler:
     ) -> None:
         self._declarations, self._cluster, self._database = declarations, cluster, database
         self._inventories, self._readers = inventories or {}, readers
+        self._asleep = Asleep(cluster.admin, cluster.clock)
         self.turned: Callable[[], None] = lambda: None
         """Told each time a pipeline was swept."""
         for declaration in declarations:
@@ -101,6 +103,7 @@ class Reconciler:
         account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
         declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
         swept = Sweep(declaration, self._cluster, account, declared, limits).run()
+        swept.kept = 0 if limits.plan else self._asleep.keep(declaration.name)
         told = {place: one.record() for place, one in account.coverage.items()}
         save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told))
         return swept

@@ -44,11 +44,12 @@ class Found:
 
 @dataclass(slots=True)
 class Swept:
-    """One pipeline, swept. `note` is set where it could not be swept at all."""
+    """One pipeline, swept. `note` is set where it could not be swept at all; `kept`: offsets of its sleeping group."""
 
     pipeline: str
     found: list[Found] = field(default_factory=list)
     note: str = ""
+    kept: int = 0
     started_at: int = 0
     milliseconds: int = 0
 
@@ -96,6 +97,7 @@ class Swept:
             "reemitted": str(sum(one.reemitted for one in self.found)),
             "pending": str(sum(one.pending for one in self.found)),
             "given_up": str(sum(one.dead for one in self.found)),
+            "offsets_kept": str(self.kept or ""),
             "seconds": f"{self.milliseconds / 1000:.3f}",
             "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
         }

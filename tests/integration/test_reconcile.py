@@ -98,6 +98,25 @@ def test_a_group_whose_offsets_are_gone_misses_nothing_and_is_sent_nothing(world
     assert len(world.module.done) == 120
 
 
+def test_the_offsets_of_a_group_that_sleeps_are_committed_once_more_as_they_stand(world):
+    world.create("Double")
+    world.send(range(50))
+    world.drain("Double")
+    before = retries(world, "Double")
+    with reconciler(world, "Double") as one:
+        first, second = ([swept.kept for swept in one.sweep()] for _ in range(2))
+    assert first == [len(before)]
+    assert second == [0], "once a day is enough"
+    assert retries(world, "Double") == before
+    world.send(range(50, 60))
+    service = world.run("Double")
+    until(lambda: len(world.outputs()) == 60)
+    with reconciler(world, "Double") as one:
+        assert [swept.kept for swept in one.sweep()] == [0], "it is awake"
+    service.stop()
+    assert world.facts("Double") == {}
+
+
 def test_two_reconcilers_at_once_send_the_same_events_and_each_runs_once(world):
     world.create("Rows")
     with sqlite3.connect(f"{world.folder}/books.db") as books:
