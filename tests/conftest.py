@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -99,8 +101,9 @@ class Servers:
         self._databases.down()
 
 
-@pytest.fixture(scope="session")
-def stack():
+@contextmanager
+def own_servers() -> Iterator[Servers]:
+    """Servers of one's own, until the end of the block."""
     # not pytest's own folder: that is closed to PostgreSQL's user each time another session of pytest begins
     with tempfile.TemporaryDirectory(prefix="farandole-test-", ignore_cleanup_errors=True) as place:
         servers = Servers(Path(place) / ".farandole")
@@ -108,6 +111,12 @@ def stack():
             yield servers
         finally:
             servers.down()
+
+
+@pytest.fixture(scope="session")
+def stack():
+    with own_servers() as servers:
+        yield servers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

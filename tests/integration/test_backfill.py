@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from farandole.lake import Lake
+from tests.conftest import own_servers
 from tests.integration.test_docs_commands import ROOT, Reader, lines
 
 PAGE = "docs/howto/re-run-march.md"
@@ -112,6 +113,13 @@ class March:
 
 def of(first, last, times):
     return Counter({f"{at:%F}": times for at in days(first, last)})
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """Servers of their own: what is told of March here is on the chain's own topics, which other tests count."""
+    with own_servers() as servers:
+        yield servers
 
 
 @pytest.mark.timeout(590)

@@ -26,6 +26,7 @@ from farandole.sources.announce import Announcer, watch
 from farandole.sources.metadata import open_sources
 from schemas.events import FileLanded
 from services.landing.handlers import landed_events
+from tests.conftest import own_servers
 from tests.integration.runtime_world import ROOT
 
 TOPIC = "lake.file.landed.v1"
@@ -96,6 +97,13 @@ class Lake:
 def sweeps(world):
     decoded = [world.decode(LEDGER_TOPIC, m.value()) for m in world.records(LEDGER_TOPIC)]
     return [entry for entry in decoded if entry and entry["fact"] == "sweep.done"]
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """Servers of their own: each file that other tests have told on the chain's topic would count here."""
+    with own_servers() as servers:
+        yield servers
 
 
 @pytest.fixture
