@@ -77,11 +77,12 @@ class Silence:
         """What has changed since the last look, at `now` (milliseconds since 1970, of the broker)."""
         news: list[News] = []
         for role in dict.fromkeys(beat.role for beat in beats):
-            of_role = [beat for beat in beats if beat.role == role]
-            if any(beat.stands(now) for beat in of_role):
+            of_role = sorted((beat for beat in beats if beat.role == role), key=lambda beat: beat.at)
+            # one that was told to end excuses only what came before it
+            if of_role[-1].stands(now) or any(beat.stands(now) for beat in of_role if not beat.ended):
                 if (before := self.silent.pop(role, None)) is not None:
                     news.append(("watcher.back", before))
             elif role not in self.silent:
-                self.silent[role] = max(of_role, key=lambda beat: beat.at)
+                self.silent[role] = of_role[-1]
                 news.append(("watcher.silent", self.silent[role]))
         return news

@@ -87,7 +87,7 @@ class House:
             self.running[role].wait()
 
     def beating(self) -> set[str]:
-        return {beat.role for beat in self.beats.read()}
+        return {beat.role for beat in self.beats.read() if not beat.ended and beat.stands(self.beats.now)}
 
     def said(self, role: str, event: str, of: str) -> bool:
         lines = (json.loads(line) for line in self.log(role).read_text().splitlines() if line.startswith("{"))
@@ -140,4 +140,4 @@ def test_whichever_of_them_are_killed_the_others_and_the_pipelines_say_so_and_pe
 
 def stopped() -> list[tuple[str, str]]:
     shown = json.loads(CliRunner().invoke(cli, ["status", "-o", "json"]).stdout)
-    return [(one["pipeline"], one["why"]) for one in shown["stopped"]]
+    return [(one["pipeline"], one["why"]) for one in shown["stopped"] if one["pipeline"] in ROLES]  # others may be, too

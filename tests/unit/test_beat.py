@@ -42,6 +42,11 @@ def test_one_that_was_told_to_end_is_missed_only_when_nobody_took_its_place_for_
     assert Silence().look([ended], round(AFTER_END * 1000) + 1) == [("watcher.silent", ended)]
 
 
+def test_one_that_was_told_to_end_does_not_excuse_one_that_was_killed_after_it():
+    ended, killed = replace(CLOCK, ended=True), replace(CLOCK, instance="b", at=5_000)
+    assert Silence().look([ended, killed], 26_000) == [("watcher.silent", killed)]
+
+
 def test_who_never_beat_is_not_missed():
     assert Silence().look([], 10**9) == []
 
