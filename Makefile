@@ -55,10 +55,10 @@ contract: .venv/.has-all ## one suite on every implementation; PostgreSQL starts
 	$(RUN)/pytest -q tests/contract
 
 itest: .venv/.has-all ## real servers, started by the project's own launcher
-	$(RUN)/pytest -q tests/integration -m "not soak" $(SECOND_GO)
+	$(RUN)/pytest -q tests/integration -m "not soak" --durations=20 $(SECOND_GO)
 
 chaos: .venv/.has-all ## services killed at every point, and the books that must balance
-	$(RUN)/pytest -q tests/chaos -m "not soak" $(SECOND_GO)
+	$(RUN)/pytest -q tests/chaos -m "not soak" --durations=10 $(SECOND_GO)
 
 chaos-mutants: .venv/.has-all ## one safeguard switched off at a time: a test must notice
 	$(RUN)/python -m tests.chaos.mutants
