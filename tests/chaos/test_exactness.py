@@ -111,17 +111,23 @@ def kill_at_each_point(world: World) -> list[str]:
     missed = []
     for number, name in enumerate(POINTS_OF[pipeline]):
         nth = 1 if name.startswith(("assign", "revoke")) else 2 + number % 2
-        process = world.start(pipeline, FARANDOLE_KILL_AT=f"{name}:{nth}")
-        deadline = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < deadline:
-            world.produce(12, bad=0.01, seed=len(world.kinds))
-            time.sleep(0.25)
-            if name.startswith("revoke") and time.monotonic() > deadline - 24:
-                process.terminate()
-        if process.poll() != -signal.SIGKILL:
+        # on a busy machine one may be told to end before it has begun, and does not come to the point
+        if not any(is_killed_at(world, pipeline, f"{name}:{nth}") for _ in range(3)):
             missed.append(name)
-            process.kill()
-            process.wait()
     world.start(pipeline)
     world.wait_drained(60)
     return missed
+
+
+def is_killed_at(world: World, pipeline: str, point: str) -> bool:
+    process = world.start(pipeline, FARANDOLE_KILL_AT=point)
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        world.produce(12, bad=0.01, seed=len(world.kinds))
+        time.sleep(0.25)
+        if point.startswith("revoke") and time.monotonic() > deadline - 24:
+            process.terminate()
+    killed = process.poll() == -signal.SIGKILL
+    process.kill()
+    process.wait()
+    return killed
