@@ -86,7 +86,7 @@ def main(sizes: list[int]) -> None:
             )
             print("|---|---|---|---|---|---|---|---|")
             for size in sizes:
-                asked = [sys.executable, "-X", "faulthandler", "-m", "bench.reconcile", "--one", str(size)]
+                asked = [sys.executable, "-m", "bench.reconcile", "--one", str(size)]
                 done = subprocess.run(asked, env=environment, check=True, stdout=subprocess.PIPE, text=True)
                 print(_row(json.loads(done.stdout.splitlines()[-1])), flush=True)
         finally:
@@ -140,7 +140,6 @@ def seed(admin: Admin, group: str, ends: dict[tuple[str, int], int]) -> None:
 def sweep(reconciler: Any) -> tuple[float, int]:
     began = time.monotonic()
     (swept,) = reconciler.sweep()
-    print([(f.partition, f.begins, f.position, f.missed, f.note, dict(f.outcomes)) for f in swept.found])
     return time.monotonic() - began, sum(found.missed for found in swept.found)
 
 

@@ -219,7 +219,12 @@ class Admin:
         return Group(state, len(found.members))
 
     def committed(self, group: str) -> dict[TopicPartitionKey, Committed]:
-        """Every committed offset of a group, pending transactions decided first; empty for an unknown group."""
+        """Every committed offset of a group, pending transactions decided first; empty for an unknown group.
+
+        The group is asked after first, which waits for its coordinator: where that is only just being made, or moves,
+        the client of Kafka dies of the answer about offsets (SIGSEGV, librdkafka 5040).
+        """
+        self.group(group)
         wanted = [ConsumerGroupTopicPartitions(group)]
         try:
             found = self._coordinated(
