@@ -12,7 +12,7 @@ from farandole.stack.progress import Progress
 from farandole.stack.servers import java
 from tests.integration.runtime_world import until
 
-MANY = 10_000
+each_many = pytest.mark.parametrize("many", [1_000, pytest.param(10_000, marks=pytest.mark.soak)])
 
 
 def reset_to_earliest(world, pipeline):
@@ -32,18 +32,19 @@ def reset_to_earliest(world, pipeline):
     until(done, 60, lambda: said[-1])
 
 
-def settled(world, *pipelines):
+def settled(world, many, *pipelines):
     world.create(*pipelines)
-    world.send(range(MANY))
+    world.send(range(many))
     for pipeline in pipelines:
         service = world.run(pipeline)
         world.wait_drained(pipeline, 180)
         service.stop()
 
 
+@each_many
 @pytest.mark.timeout(600)
-def test_ten_thousand_settled_events_run_once_more_in_one_new_epoch_and_downstream_converges(world):
-    settled(world, "Double", "Mart")
+def test_settled_events_run_once_more_in_one_new_epoch_and_downstream_converges(world, many):
+    settled(world, many, "Double", "Mart")
     before = dict(world.module.largest)
     world.module.largest.clear()  # what stands there afterwards comes of the replay alone
     reset_to_earliest(world, "Double")
@@ -54,27 +55,28 @@ def test_ten_thousand_settled_events_run_once_more_in_one_new_epoch_and_downstre
     world.wait_drained("Mart", 180)
 
     runs = Counter(e["epoch"] for e in world.runs("Double", "done"))
-    assert runs == {0: MANY, 1: MANY}
+    assert runs == {0: many, 1: many}
     facts = [e for e in world.entries("Double") if e["fact"] == "replay.detected"]
     assert len({e["id"] for e in facts}) == 1
     assert facts[-1]["detail"]["epoch"] == "1"
     ids = Counter(dict(m.headers())["ce_id"] for m in world.records(world.module.DOUBLED))
-    assert (len(ids), set(ids.values())) == (2 * MANY, {1})
-    assert len(world.runs("Mart", "done")) == 2 * MANY
+    assert (len(ids), set(ids.values())) == (2 * many, {1})
+    assert len(world.runs("Mart", "done")) == 2 * many
     assert (world.module.largest, len(before)) == (before, 17)
 
 
+@each_many
 @pytest.mark.timeout(600)
-def test_where_a_rewind_means_nothing_ten_thousand_events_come_to_no_effect(world):
+def test_where_a_rewind_means_nothing_the_events_come_to_no_effect(world, many):
     pipeline = "Again"
-    settled(world, pipeline)
+    settled(world, many, pipeline)
     reset_to_earliest(world, pipeline)
 
     world.run(pipeline)
     until(lambda: "rewind.ignored" in world.facts(pipeline), 60)
-    world.send([MANY])
+    world.send([many])
     world.wait_drained(pipeline, 60)
 
-    assert Counter(e["epoch"] for e in world.runs(pipeline, "done")) == {0: MANY + 1}
-    assert len(world.outputs()) == MANY + 1
+    assert Counter(e["epoch"] for e in world.runs(pipeline, "done")) == {0: many + 1}
+    assert len(world.outputs()) == many + 1
     assert "replay.detected" not in world.facts(pipeline)
