@@ -145,7 +145,15 @@ def sweep(reconciler: Any) -> tuple[float, int]:
 
 def fill(bootstrap: str, codec: Codec, pipeline: str, topic_id: str, size: int) -> int:
     """The events, and an entry for each but every thousandth."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "linger.ms": 20,
+            "compression.type": "lz4",
+            "enable.idempotence": True,
+            "log_level": 0,
+        }
+    )
     at, count = ledger_partition(pipeline, PARTITIONS), 0
     for n, partition, offset in _places(size):
         headers = [("ce_id", f"n{n}".encode()), ("ce_source", b"/bench")]
