@@ -7,7 +7,6 @@ one of those that are left tells people.
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,8 @@ from dataclasses import replace
 
 from farandole.alerts import Routes, alert_of_watcher
 from farandole.beat import Beat, News, Silence, teller
-from farandole.clock import Clock, SystemClock, iso_of, seconds
-from farandole.errors import FarandoleError, SettingsError
+from farandole.clock import Clock, SystemClock, iso_of
+from farandole.errors import FarandoleError
 from farandole.event import Record
 from farandole.kafka.beats import Beats, Send
 from farandole.kafka.codec import Codec
@@ -27,7 +26,7 @@ from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, ledger_partition
 from farandole.service import instance, schemas
-from farandole.settings import Settings
+from farandole.settings import Settings, span
 from farandole.topics import BEATS, own_schemas
 
 EVERY = "FARANDOLE_BEAT_EVERY"
@@ -39,11 +38,7 @@ TURN = 300.0
 
 def period() -> float:
     """Seconds from one beat to the next: FARANDOLE_BEAT_EVERY, 10s unless said. Raises SettingsError."""
-    said = os.environ.get(EVERY, "10s")
-    try:
-        return seconds(said)
-    except ValueError as error:
-        raise SettingsError(f"{said!r} is no span", place=EVERY, hint="write it like 10s or 1m") from error
+    return span(EVERY, "10s")
 
 
 class Pulse:

@@ -178,6 +178,15 @@ def config_file() -> Path:
     return Path(os.environ.get("FARANDOLE_CONFIG") or "farandole.toml")
 
 
+def span(variable: str, unless: str) -> float:
+    """Seconds of a span in the environment, such as ``60s``; `unless` where none is said. Raises SettingsError."""
+    said = os.environ.get(variable, unless)
+    try:
+        return seconds(said)
+    except ValueError as error:
+        raise SettingsError(f"{said!r} is no span", place=variable, hint=f"write it like {unless} or 5m") from error
+
+
 def load_settings(**flags: Any) -> Settings:
     """The settings; a flag that is None counts as not given.
 

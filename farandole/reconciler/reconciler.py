@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 
-from farandole.clock import SystemClock, seconds
+from farandole.clock import SystemClock
 from farandole.declaration import Declaration
-from farandole.errors import SettingsError, Unreachable
+from farandole.errors import Unreachable
 from farandole.event import Record
 from farandole.fill import event_class
 from farandole.kafka.admin import Admin
@@ -28,7 +27,7 @@ from farandole.reconciler.inventory import Comparison
 from farandole.reconciler.report import SERVICE, Compared, Swept
 from farandole.reconciler.sweep import Sweep
 from farandole.service import instance, schemas, version
-from farandole.settings import Settings
+from farandole.settings import Settings, span
 from farandole.sources.inventory import Inventory
 from farandole.store.engine import Database
 
@@ -39,11 +38,7 @@ PATIENCE = 10.0
 
 def period() -> float:
     """Seconds from the end of a sweep to the next: FARANDOLE_RECONCILE_EVERY, 60s unless said. Raises SettingsError."""
-    said = os.environ.get(EVERY, "60s")
-    try:
-        return seconds(said)
-    except ValueError as error:
-        raise SettingsError(f"{said!r} is no span", place=EVERY, hint="write it like 60s or 5m") from error
+    return span(EVERY, "60s")
 
 
 class Reconciler:
