@@ -100,7 +100,8 @@ class Chain:
                         hint="stop the services that run there, or name other servers",
                     )
                 threading.Event().wait(TURN)
-        if self._raw.exists() or not (self._tally.waiting or not all(map(self._group_drained, self._declarations))):
+        waiting = any(declaration.name in self._tally.waiting.values() for declaration in self._declarations)
+        if self._raw.exists() or not (waiting or not all(map(self._group_drained, self._declarations))):
             return
         raise FarandoleError(
             f"these servers have something left to do for another lake, and {self._raw.parent} is a new one",

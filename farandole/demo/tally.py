@@ -53,8 +53,8 @@ class Tally:
     def __init__(self) -> None:
         self.events: dict[str, dict[str, Told]] = {topic: {} for topic in (LANDED, STAGED, MERGED, REFRESHED)}
         self.runs: dict[str, Ended] = {}
-        self.waiting: set[str] = set()
-        """Halves of joins that wait for the other."""
+        self.waiting: dict[str, str] = {}
+        """Halves of joins that wait for the other, each with its pipeline."""
         self.duplicates: Counter[str] = Counter()
         """Events that a pipeline took for what they were, by pipeline."""
         self.trouble: Exception | None = None
@@ -140,9 +140,9 @@ class Tally:
 
     def _run(self, entry: Mapping[str, Any]) -> None:
         if entry["state"] == "waiting":
-            self.waiting.add(entry["id"])
+            self.waiting[entry["id"]] = entry["pipeline"]
         else:
-            self.waiting.discard(entry["id"])
+            self.waiting.pop(entry["id"], None)
         if entry["state"] in SETTLED:
             run = self.runs.setdefault(entry["id"], Ended(entry["pipeline"], entry["correlation_id"]))
             run.states[entry["state"]] += 1

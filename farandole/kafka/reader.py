@@ -212,6 +212,7 @@ class TopicReader:
                     "client.id": "farandole-reader",
                     "log_level": 0,  # what went wrong is told by the error that is raised, once
                     "fetch.wait.max.ms": 100,
+                    "queued.max.messages.kbytes": 16384,  # of each partition, ahead of whoever reads
                     **self._properties,
                     "bootstrap.servers": self._bootstrap,
                     "group.id": "farandole-reader",  # the client demands one; it is neither joined nor committed to

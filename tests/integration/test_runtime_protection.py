@@ -59,7 +59,7 @@ def outage(world: World, seconds: float) -> None:
 
     api.down = True
     until(lambda: world.said("breaker.opened"))
-    time.sleep(0.5)
+    time.sleep(1.5)  # the other instance has heard of it; the first probe may be over
     shut = len(api.calls)
     time.sleep(seconds)
     probes = api.calls[shut:]
