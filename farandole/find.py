@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from farandole.declaration import Declaration
 from farandole.errors import DeclarationError
@@ -17,6 +17,7 @@ from farandole.signature import imported, resolve
 from farandole.sources.inventory import Inventory
 
 SERVICES = "services"
+T = TypeVar("T")
 
 
 def services(root: Path | None = None) -> list[str]:
@@ -57,6 +58,18 @@ def find_declaration(target: str, root: Path | None = None) -> Declaration:
             found = getattr(found, part, None)
         return _declared(found, target)
     return _of_folder(root, target.removesuffix("/").removeprefix(f"{SERVICES}/").replace("-", "_"))
+
+
+def readable(names: Iterable[str], find: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """What is declared under these names, as far as it can be read, and of each that cannot why; by name."""
+    found: dict[str, T] = {}
+    wrong: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = find(name)
+        except DeclarationError as error:
+            wrong[name] = str(error)
+    return found, wrong
 
 
 def _importable(root: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from farandole.errors import DeclarationError, FarandoleError, Unreachable
+from farandole.errors import FarandoleError, Unreachable
 
 if TYPE_CHECKING:
     from farandole.declaration import Declaration
@@ -57,13 +57,10 @@ def open_inquiry(declaration: Declaration) -> Iterator[Inquiry]:
 
 def _others() -> Iterator[Declaration]:
     """The pipelines that are declared here; one that cannot be read makes nothing that could be asked about."""
-    from farandole.find import find_declaration, services
+    from farandole.find import find_declaration, readable, services
 
-    for name in services():
-        try:
-            yield find_declaration(name)
-        except DeclarationError:
-            continue
+    declared, _ = readable(services(), find_declaration)
+    yield from declared.values()
 
 
 def _schedules() -> Mapping[str, Schedule]:

@@ -30,7 +30,7 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
     pipeline that missed it, with its own id and bytes. After three times it is a dead letter. More than one percent of
     a partition (and more than 100 events) is not sent: somebody should look first. PIPELINE is a folder under
     services/ or module:object; all of services/ unless one is named. Leaves with 3 when something is missing and was
-    not sent.
+    not sent, or a declaration cannot be read: the others are swept.
 
     A source with an inventory (services/landing: the files in the raw folder) is compared too: landed = told + missed.
     A file that was never told is told now, with the id that its own service would give.
@@ -42,7 +42,7 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
       farandole reconcile merge --once --plan -o json
       farandole reconcile merge --once --most 5000
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
-    from farandole.find import find_declaration, find_inventory, inventories, services
+    from farandole.find import find_declaration, find_inventory, inventories, readable, services
     from farandole.reconciler.cluster import Limits
     from farandole.reconciler.reconciler import open_reconciler, period
     from farandole.reconciler.report import whole
@@ -50,10 +50,13 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
 
     sources = [name for name in inventories() if not pipelines or name in pipelines]
     named = [name for name in pipelines or services() if name not in sources]
-    declarations = [find_declaration(name) for name in named]
-    stocks = {name: find_inventory(name) for name in sources}
-    readers = [find_declaration(name) for name in services()] if sources else []
-    with open_reconciler(load_settings(), declarations, stocks, readers) as reconciler:
+    declared, unreadable = readable(named, find_declaration)
+    stocks, unlisted = readable(sources, find_inventory)
+    unreadable |= unlisted
+    for name in unreadable if pipelines else ():
+        (find_inventory if name in sources else find_declaration)(name)  # it raises: what is named must be there
+    readers = list(readable(services(), find_declaration)[0].values()) if sources else []
+    with open_reconciler(load_settings(), list(declared.values()), stocks, readers, unreadable) as reconciler:
         while True:
             swept = list(reconciler.sweep(Limits(plan, most)))
             rows = [row for one in swept for row in one.rows()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from farandole.clock import SystemClock
 from farandole.declaration import Declaration
-from farandole.errors import Unreachable
+from farandole.errors import FarandoleError, Unreachable
 from farandole.event import Record
 from farandole.fill import event_class
 from farandole.kafka.admin import Admin
@@ -51,9 +51,10 @@ class Reconciler:
         database: Database,
         inventories: Mapping[str, Inventory] | None = None,
         readers: Sequence[Declaration] = (),
+        unreadable: Mapping[str, str] | None = None,
     ) -> None:
         self._declarations, self._cluster, self._database = declarations, cluster, database
-        self._inventories, self._readers = inventories or {}, readers
+        self._inventories, self._readers, self._unreadable = inventories or {}, readers, unreadable or {}
         self._asleep = Asleep(cluster.admin, cluster.clock)
         self.turned: Callable[[], None] = lambda: None
         """Told each time a pipeline was swept."""
@@ -62,7 +63,7 @@ class Reconciler:
                 event_class(event_type)  # what a key is made of is known by the classes
 
     def sweep(self, limits: Limits = Limits()) -> Iterator[Swept | Compared]:  # noqa: B008 - it is frozen
-        """One pass over sources and pipelines, each told as it is done. What is away spoils only the one at hand."""
+        """One pass over sources and pipelines, each told as it is done. What is wrong spoils only the one at hand."""
         for service, inventory in self._inventories.items():
             compared = Compared(service, "", started_at=self._cluster.clock.millis())
             try:
@@ -71,13 +72,19 @@ class Reconciler:
             except Unreachable as away:
                 compared.note = f"not compared: {away}"
             yield compared
+        for service, why in self._unreadable.items():
+            unread = Swept(service, note=f"not swept: its declaration cannot be read: {why}")
+            unread.started_at = self._cluster.clock.millis()
+            with suppress(Unreachable):
+                self._tell(unread)
+            yield unread
         for declaration in self._declarations:
             swept = Swept(declaration.name, started_at=self._cluster.clock.millis())
             try:
                 swept = self._swept(declaration, limits)
                 self._tell(swept)
-            except Unreachable as away:
-                swept.note = f"not swept: {away}"
+            except FarandoleError as error:
+                swept.note = f"not swept: {error}"
             yield swept
 
     def watch(self, stop: threading.Event, every: float, say: Callable[..., None], *, once: bool = False) -> None:
@@ -119,10 +126,12 @@ def open_reconciler(
     declarations: Sequence[Declaration],
     inventories: Mapping[str, Inventory] | None = None,
     readers: Sequence[Declaration] = (),
+    unreadable: Mapping[str, str] | None = None,
 ) -> Iterator[Reconciler]:
     """A reconciler of these pipelines and sources, on the servers that the settings name.
 
-    `readers` are the pipelines whose ledger may know what a source has told. Raises SettingsError, Unreachable.
+    `readers` are the pipelines whose ledger may know what a source has told; `unreadable` says of services why their
+    declaration cannot be read: each sweep reports them. Raises SettingsError, Unreachable.
     """
     properties, bootstrap = settings.client_properties(), settings.bootstrap()
     with (
@@ -138,4 +147,4 @@ def open_reconciler(
             instance(),
             version(),
         )
-        yield Reconciler(declarations, cluster, database, inventories, readers)
+        yield Reconciler(declarations, cluster, database, inventories, readers, unreadable)

@@ -14,9 +14,8 @@ from contextlib import ExitStack, closing
 from farandole.alerts import Routes
 from farandole.arriving import events, runs
 from farandole.clock import Clock, SystemClock
-from farandole.errors import DeclarationError
 from farandole.expecting import expected_of
-from farandole.find import find_declaration, services
+from farandole.find import find_declaration, readable, services
 from farandole.kafka.codec import Codec
 from farandole.kafka.emitter import Emitter
 from farandole.kafka.expectations import Expectations, Tail
@@ -62,13 +61,10 @@ def main(settings: Settings, stop: threading.Event, until_drained: bool = False,
 
 def _expected(say: Callable[..., None]) -> list[Expected]:
     """What is declared here. A pipeline that cannot be read is left out, and named: the others are watched."""
-    declarations = []
-    for service in services():
-        try:
-            declarations.append(find_declaration(service))
-        except DeclarationError as error:
-            say("sentinel.unreadable", service=service, why=str(error))
-    return expected_of(declarations, os.environ.get("FARANDOLE_EXPECTATIONS", "topology/expectations.yaml"))
+    declared, wrong = readable(services(), find_declaration)
+    for service, why in wrong.items():
+        say("sentinel.unreadable", service=service, why=why)
+    return expected_of(list(declared.values()), os.environ.get("FARANDOLE_EXPECTATIONS", "topology/expectations.yaml"))
 
 
 def _partitions(expected: Sequence[Expected], ledger: TopicReader) -> list[int]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from farandole.reconciler.cluster import Limits
 from farandole.reconciler.reconciler import open_reconciler
+from farandole.reconciler.report import SERVICE
 from tests.integration.dlq_office import Office
 from tests.integration.runtime_world import ROOT, until
 
@@ -296,3 +299,53 @@ def test_the_command_says_what_is_missing_and_leaves_with_three(world):
     world.drain("Double")
     code, (row,) = asked()
     assert (code, row["landed"], row["done"], row["missed"]) == (0, 30, 30, 0)
+
+
+READABLE = """
+pipeline: {name}
+about: What Double is to the reconciler.
+since: beginning
+when: {{number: {{event: {topic}}}}}
+steps: [{{call: builtins:print}}]
+"""
+
+
+def test_of_two_pipelines_one_of_which_cannot_be_read_the_other_is_mended_and_the_one_is_named(world, tmp_path):
+    world.create("Double")
+    world.send(range(20), partition=0)
+    world.drain("Double")
+    world.send(range(20, 25), partition=0)
+    lose(world, "Double", 0, 2)
+    for name in ("broken", "whole", "reconciler"):
+        (tmp_path / "services" / name).mkdir(parents=True)
+    (tmp_path / "services/broken/pipeline.py").write_text("x = 1\n1 / 0\n")
+    declared = READABLE.format(name=world.group("Double"), topic=world.module.SENT)
+    (tmp_path / "services/whole/pipeline.yaml").write_text(declared)
+    shutil.copy(ROOT / "services/reconciler/service.py", tmp_path / "services/reconciler/service.py")
+
+    def asked(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "farandole", *words],
+            cwd=tmp_path, env=world.environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+
+    service = asked("run", "reconciler", "--until-drained")
+    assert service.returncode == 0, service.stderr
+    (named,) = [line for line in service.stderr.splitlines() if "reconciler.unreadable" in line]
+    assert "broken" in named
+    assert "ZeroDivisionError" in named
+    told = {
+        e["detail"]["pipeline"]: e["detail"]
+        for e in world.entries(SimpleNamespace(name=SERVICE))
+        if e["fact"] == "sweep.done"
+    }
+    assert "services/broken/pipeline.py:2" in told["broken"]["note"]
+    assert told[world.group("Double")]["reemitted"] == "2"
+
+    command = asked("reconcile", "--once", "-o", "json")
+    rows = {row["pipeline"]: row for row in json.loads(command.stdout)}
+    assert command.returncode == 3, "there is something that a person should look at"
+    assert "cannot be read" in rows["broken"]["note"]
+    assert (rows[world.group("Double")]["missed"], rows[world.group("Double")]["pending"]) == (2, 2)
+    assert asked("reconcile", "broken", "--once").returncode == 1

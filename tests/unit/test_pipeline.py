@@ -15,7 +15,7 @@ from farandole import Pipeline, Retry, by, pipeline, resource, step, use, when
 from farandole.declaration import Catch, Declaration, Join, Need, Step, Subscription
 from farandole.errors import DeclarationError
 from farandole.event import EVENT_TYPES, fact
-from farandole.find import find_declaration, find_resources
+from farandole.find import find_declaration, find_resources, readable, services
 from farandole.problem import Mistakes, problems_of
 
 
@@ -368,6 +368,18 @@ def test_a_service_that_cannot_be_found_is_told_with_a_hint(platform, files, tar
         find_declaration(target)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_of_many_services_those_that_can_be_read_are_there_and_of_each_other_why_not(platform):
+    for name, text in {"a": CODE.format(name="A"), "b": "1 / 0", "c": CODE.format(name="C"), "d": "x = 1"}.items():
+        platform(f"{name}/pipeline.py", text)
+
+    found, wrong = readable(services(), find_declaration)
+
+    assert {name: one.name for name, one in found.items()} == {"a": "a", "c": "c"}
+    assert list(wrong) == ["b", "d"]
+    assert "ZeroDivisionError" in wrong["b"]
+    assert "services/d/pipeline.py:1" in wrong["d"]
 
 
 def test_the_line_that_stops_an_import_is_named(platform):
