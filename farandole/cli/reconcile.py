@@ -30,7 +30,9 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
     pipeline that missed it, with its own id and bytes. After three times it is a dead letter. More than one percent of
     a partition (and more than 100 events) is not sent: somebody should look first. PIPELINE is a folder under
     services/ or module:object; all of services/ unless one is named. Leaves with 3 when something is missing and was
-    not sent, or a declaration cannot be read: the others are swept.
+    not sent, a declaration cannot be read (the others are swept), or a finding stands that is more than a hint.
+
+    Findings are told beside: a subscription that takes nothing any more, events that nobody takes.
 
     A source with an inventory (services/landing: the files in the raw folder) is compared too: landed = told + missed.
     A file that was never told is told now, with the id that its own service would give.
@@ -55,15 +57,16 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
     unreadable |= unlisted
     for name in unreadable if pipelines else ():
         (find_inventory if name in sources else find_declaration)(name)  # it raises: what is named must be there
-    readers = list(readable(services(), find_declaration)[0].values()) if sources else []
+    readers = list(readable(services(), find_declaration)[0].values()) if sources or not pipelines else []
     with open_reconciler(load_settings(), list(declared.values()), stocks, readers, unreadable) as reconciler:
         while True:
             swept = list(reconciler.sweep(Limits(plan, most)))
             rows = [row for one in swept for row in one.rows()]
             emit(rows, output, columns=_COLUMNS, empty="no pipelines: there is none under services/")
             for row in rows:
-                if row["note"]:
-                    tell(f"{row['pipeline']}  {row['topic'] or ''}  {row['note']}")
+                for said in [row["note"], *(f"{one['kind']}: {one['says']}" for one in row["findings"])]:
+                    if said:
+                        tell(f"{row['pipeline']}  {row['topic'] or ''}  {said}")
             if once or plan:
                 return FINE if whole(swept) else ATTENTION
             threading.Event().wait(period())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from farandole.ledger.status import Status
 
-_RED = {"MISSING", "DEAD", "STOPPED", "INCOMPLETE", "UNCERTAIN", "REOPENED"}
+_RED = {"MISSING", "DEAD", "FOUND", "STOPPED", "INCOMPLETE", "UNCERTAIN", "REOPENED"}
 
 
 @click.command()
@@ -25,8 +25,8 @@ _RED = {"MISSING", "DEAD", "STOPPED", "INCOMPLETE", "UNCERTAIN", "REOPENED"}
 def status(day: str, output: str | None) -> int:
     """Did everything that was expected of a day happen? One sentence, then what is late, missing, dead or restated.
 
-    Leaves with 3 when a person should look: something is late, missing, dead, stopped or incomplete, or the answer is
-    too old. Read from the projection; nothing is changed.
+    Leaves with 3 when a person should look: something is late, missing, dead, stopped or incomplete, a sweep has found
+    something, or the answer is too old. Read from the projection; nothing is changed.
 
     \b
     Examples:
@@ -116,6 +116,8 @@ def _rows(found: Status) -> Iterator[tuple[str, str, str]]:
             one["pipeline"],
             f"{many} of {one['topic']}[{one['partition']}] are lost from {one['from']} on",
         )
+    for one in found.findings:
+        yield "HINT" if one["hint"] else "FOUND", one["pipeline"], f"{one['kind']}: {one['says']}"
     for one in found.restated:
         about = f" about {one['from']} to {one['to']}" if one["from"] else ""
         yield "RESTATED", one["pipeline"], f"{one['runs']} runs in epoch {one['epoch']}{about}"

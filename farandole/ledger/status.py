@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, and_, func, or_, select
 from farandole.ledger.evidence import books
 from farandole.ledger.gaps import gaps
 from farandole.ledger.queries import Answer, checked_at, moment
+from farandole.ledger.sweeps import standing_findings
 from farandole.ledger.tables import expectation, expectation_position, fact, run, run_event
 
 BLIND = timedelta(minutes=5)
@@ -39,6 +40,7 @@ class Status:
     restated: list[Answer]
     stopped: list[Answer]
     incomplete: list[Answer]
+    findings: list[Answer]
     runs: int
     pipelines: int
 
@@ -55,9 +57,8 @@ class Status:
     def attention(self) -> bool:
         """Whether a person should look."""
         reopened = any(one["reopens"] for one in self.restated)
-        return bool(
-            reopened or self.blind or self.dead or self.stopped or self.incomplete or self.in_state("late", "missing")
-        )
+        broken = self.dead or self.stopped or self.incomplete or any(not one["hint"] for one in self.findings)
+        return bool(reopened or self.blind or broken or self.in_state("late", "missing"))
 
     def record(self) -> Answer:
         """The answer as JSON has it."""
@@ -76,6 +77,7 @@ class Status:
             "restated": self.restated,
             "stopped": self.stopped,
             "incomplete": self.incomplete,
+            "findings": self.findings,
         }
 
     def _counts(self) -> Iterator[int]:
@@ -110,6 +112,7 @@ def status(conn: Connection, day: date, now: datetime) -> Status:
         _restated(conn, within),
         list(stopped(conn)),
         gaps(conn),
+        standing_findings(conn),
         int(ran[0]),
         int(ran[1]),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,7 +33,8 @@ from farandole.ledger.queries import Answer, moment
 from farandole.ledger.tables import fact
 from farandole.store.engine import Database
 
-VERSION = 2
+_DAY = timedelta(days=1)
+VERSION = 3
 """Of what is kept; what another version has kept is dropped."""
 
 metadata = MetaData()
@@ -43,6 +45,7 @@ sweep_position = Table(
     Column("pipeline", String, primary_key=True),
     Column("ledger_id", String, nullable=False),  # a recreated ledger is another ledger
     Column("next_offset", BigInteger, nullable=False),
+    Column("known", LargeBinary, nullable=False),
 )
 sweep_coverage = Table(
     "sweep_coverage",
@@ -80,11 +83,15 @@ stock_seen = Table(
 
 
 class Kept(NamedTuple):
-    """What is known of one pipeline: up to where which ledger was read, and each partition's coverage as a record."""
+    """What is known of one pipeline: up to where which ledger was read, and each partition's coverage as a record.
+
+    `known` is what findings are made of.
+    """
 
     ledger_id: str
     next_offset: int
     coverage: Mapping[tuple[str, int], dict[str, Any]]
+    known: Mapping[str, Any]
 
 
 def open_sweeps(url: str, service: str) -> Database:
@@ -108,13 +115,12 @@ def load(database: Database, pipeline: str) -> Kept:
     """What an earlier sweep has kept; nothing at all for a pipeline that was never swept."""
     row = sweep_coverage.c
     with database.reading() as conn:
-        asked = select(sweep_position.c.ledger_id, sweep_position.c.next_offset)
-        position = conn.execute(asked.where(sweep_position.c.pipeline == pipeline)).first()
+        position = conn.execute(select(sweep_position).where(sweep_position.c.pipeline == pipeline)).first()
         rows = conn.execute(select(row.topic_id, row.partition, row.covered).where(row.pipeline == pipeline))
-        coverage = {(r.topic_id, r.partition): msgspec.msgpack.decode(zlib.decompress(r.covered)) for r in rows}
+        coverage = {(r.topic_id, r.partition): _unpacked(r.covered) for r in rows}
     if position is None:
-        return Kept("", 0, {})
-    return Kept(position.ledger_id, position.next_offset, coverage)
+        return Kept("", 0, {}, {})
+    return Kept(position.ledger_id, position.next_offset, coverage, _unpacked(position.known))
 
 
 def save(database: Database, pipeline: str, kept: Kept) -> None:
@@ -122,20 +128,22 @@ def save(database: Database, pipeline: str, kept: Kept) -> None:
     with database.writing() as conn:
         for table in (sweep_position, sweep_coverage):
             conn.execute(delete(table).where(table.c.pipeline == pipeline))
-        conn.execute(
-            insert(sweep_position).values(pipeline=pipeline, ledger_id=kept.ledger_id, next_offset=kept.next_offset)
-        )
+        position = {"ledger_id": kept.ledger_id, "next_offset": kept.next_offset, "known": _packed(kept.known)}
+        conn.execute(insert(sweep_position).values(pipeline=pipeline, **position))
         rows = [
-            {
-                "pipeline": pipeline,
-                "topic_id": topic_id,
-                "partition": partition,
-                "covered": zlib.compress(msgspec.msgpack.encode(told), 1),
-            }
+            {"pipeline": pipeline, "topic_id": topic_id, "partition": partition, "covered": _packed(told)}
             for (topic_id, partition), told in kept.coverage.items()
         ]
         if rows:
             conn.execute(insert(sweep_coverage), rows)
+
+
+def _packed(told: Any) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(told), 1)
+
+
+def _unpacked(kept: bytes) -> Any:
+    return msgspec.msgpack.decode(zlib.decompress(kept))
 
 
 def forget(database: Database) -> None:
@@ -155,3 +163,19 @@ def last_sweep(conn: Connection, pipeline: str = "") -> list[Answer]:
         if pipeline in ("", detail["pipeline"]):
             newest[detail["pipeline"]] = {"at": moment(row.recorded_at), **detail}
     return list(newest.values())
+
+
+def standing_findings(conn: Connection) -> list[Answer]:
+    """What the newest sweep of each pipeline found, by the projection; those that need nobody come last.
+
+    A pipeline that was last swept a day before the others is swept no more, and says nothing.
+    """
+    sweeps = last_sweep(conn)
+    since = max((sweep["at"] for sweep in sweeps), default="")
+    found = [
+        {"pipeline": sweep["pipeline"], **one, "at": sweep["at"]}
+        for sweep in sweeps
+        if datetime.fromisoformat(since) - datetime.fromisoformat(sweep["at"]) < _DAY
+        for one in json.loads(sweep.get("findings") or "[]")
+    ]
+    return sorted(found, key=lambda one: bool(one["hint"]))

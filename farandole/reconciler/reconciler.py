@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from farandole.clock import SystemClock
 from farandole.declaration import Declaration
 from farandole.errors import FarandoleError, Unreachable
-from farandole.event import Record
+from farandole.event import Record, event_type_of
 from farandole.fill import event_class
 from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
@@ -23,9 +23,12 @@ from farandole.reconciler.account import Account
 from farandole.reconciler.asleep import Asleep
 from farandole.reconciler.cluster import Cluster, Limits
 from farandole.reconciler.coverage import Coverage
+from farandole.reconciler.findings import Findings, compared
+from farandole.reconciler.history import History
 from farandole.reconciler.inventory import Comparison
-from farandole.reconciler.report import SERVICE, Compared, Swept
+from farandole.reconciler.report import SERVICE, Compared, Listened, Swept, Told
 from farandole.reconciler.sweep import Sweep
+from farandole.reconciler.unheard import Judged, Topical, Unheard
 from farandole.service import instance, schemas, version
 from farandole.settings import Settings, span
 from farandole.sources.inventory import Inventory
@@ -56,13 +59,17 @@ class Reconciler:
         self._declarations, self._cluster, self._database = declarations, cluster, database
         self._inventories, self._readers, self._unreadable = inventories or {}, readers, unreadable or {}
         self._asleep = Asleep(cluster.admin, cluster.clock)
+        names = {declaration.name for declaration in declarations}
+        self._everybody = bool(readers) and not unreadable and all(one.name in names for one in readers)
+        told = {str(event_type_of(inventory.event)): service for service, inventory in self._inventories.items()}
+        self._unheard = Unheard(declarations, told)
         self.turned: Callable[[], None] = lambda: None
         """Told each time a pipeline was swept."""
         for declaration in declarations:
             for event_type in declaration.topics:
                 event_class(event_type)  # what a key is made of is known by the classes
 
-    def sweep(self, limits: Limits = Limits()) -> Iterator[Swept | Compared]:  # noqa: B008 - it is frozen
+    def sweep(self, limits: Limits = Limits()) -> Iterator[Told]:  # noqa: B008 - it is frozen
         """One pass over sources and pipelines, each told as it is done. What is wrong spoils only the one at hand."""
         for service, inventory in self._inventories.items():
             compared = Compared(service, "", started_at=self._cluster.clock.millis())
@@ -78,14 +85,18 @@ class Reconciler:
             with suppress(Unreachable):
                 self._tell(unread)
             yield unread
+        judged: dict[str, Judged] = {}
+        self._remember()
         for declaration in self._declarations:
             swept = Swept(declaration.name, started_at=self._cluster.clock.millis())
             try:
-                swept = self._swept(declaration, limits)
+                swept = self._swept(declaration, limits, judged)
                 self._tell(swept)
             except FarandoleError as error:
                 swept.note = f"not swept: {error}"
             yield swept
+        if self._everybody:
+            yield self._listened(judged)
 
     def watch(self, stop: threading.Event, every: float, say: Callable[..., None], *, once: bool = False) -> None:
         """Sweep until `stop` is set, `every` so many seconds; `once` and no more."""
@@ -99,18 +110,46 @@ class Reconciler:
                 return
             stop.wait(every)
 
-    def _swept(self, declaration: Declaration, limits: Limits) -> Swept:
+    def _swept(self, declaration: Declaration, limits: Limits, judged: dict[str, Judged]) -> Swept:
         kept = load(self._database, declaration.name)
         coverage = {place: Coverage.of(told) for place, told in kept.coverage.items()}
         account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
+        history = History.of(declaration, kept.known)
         declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
-        swept = Sweep(declaration, self._cluster, account, declared, limits).run()
+        swept = Sweep(declaration, self._cluster, account, history, declared, limits).run()
+        standing = before = kept.known.get("told", ())
+        if not swept.note:
+            swept.findings = compared(list(history.findings()), before)
+            standing = [one.id for one in swept.findings.standing]
+            ranges = {(f.topic_id, f.partition): (f.begins, f.position) for f in swept.found if f.position is not None}
+            judged[declaration.name] = Judged(history, ranges)
+            self._unheard.forget(history)
         swept.kept = 0 if limits.plan else self._asleep.keep(declaration.name)
         told = {place: one.record() for place, one in account.coverage.items()}
-        save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told))
+        known = {**history.record(), "told": standing}
+        save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told, known))
         return swept
 
-    def _tell(self, swept: Swept | Compared) -> None:
+    def _remember(self) -> None:
+        kept = load(self._database, SERVICE).known
+        self._unheard.known = {topic_id: Topical(*told) for topic_id, told in kept.get("topics", {}).items()}
+
+    def _listened(self, judged: Mapping[str, Judged]) -> Listened:
+        clock, kept = self._cluster.clock, load(self._database, SERVICE)
+        listened, began = Listened(Findings(), started_at=clock.millis()), clock.monotonic()
+        try:
+            standing = list(self._unheard.findings(self._cluster.admin, judged))
+            listened.findings = compared(standing, kept.known.get("told", ()))
+            listened.milliseconds = round((clock.monotonic() - began) * 1000)
+            known = {topic_id: one.record() for topic_id, one in self._unheard.known.items()}
+            told = {"topics": known, "told": [one.id for one in standing]}
+            save(self._database, SERVICE, Kept("", 0, {}, told))
+            self._tell(listened)
+        except Unreachable as away:
+            listened.note = f"not looked at: {away}"
+        return listened
+
+    def _tell(self, swept: Told) -> None:
         entry = swept.entry()
         partitions = self._cluster.admin.partitions([LEDGER_TOPIC])
         if LEDGER_TOPIC not in partitions:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from farandole.ledger.entry import Entry
+from farandole.reconciler.findings import Findings
 
 SERVICE = "reconciler"
 """The name under which sweeps stand in the ledger, and of the reconciler's own database."""
@@ -50,6 +52,7 @@ class Swept:
     found: list[Found] = field(default_factory=list)
     note: str = ""
     kept: int = 0
+    findings: Findings = field(default_factory=Findings)
     started_at: int = 0
     milliseconds: int = 0
 
@@ -61,12 +64,12 @@ class Swept:
     @property
     def whole(self) -> bool:
         """Whether nothing is missing, or what is missing has been sent, or is a letter now."""
-        return not self.note and not any(one.open for one in self.found)
+        return not self.note and not self.findings.attention and not any(one.open for one in self.found)
 
-    def rows(self) -> Iterable[dict[str, object]]:
+    def rows(self) -> Iterable[dict[str, Any]]:
         """One for each subscription: landed = done + filtered + waiting + parked + dead + … + missed."""
         if self.note:
-            yield {"pipeline": self.pipeline, "topic": None, "note": self.note}
+            yield {"pipeline": self.pipeline, "topic": None, "note": self.note, "findings": []}
         for topic in dict.fromkeys(one.topic for one in self.found):
             many = [one for one in self.found if one.topic == topic]
             outcomes = sum((one.outcomes for one in many), Counter[str]())
@@ -82,6 +85,7 @@ class Swept:
                 "given_up": sum(one.dead for one in many),
                 "behind": sum(one.behind for one in many),
                 "note": "; ".join(dict.fromkeys(one.note for one in many if one.note)) or None,
+                "findings": self.findings.of(topic),
             }
 
     def entry(self) -> Entry:
@@ -100,8 +104,9 @@ class Swept:
             "offsets_kept": str(self.kept or ""),
             "seconds": f"{self.milliseconds / 1000:.3f}",
             "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
+            **self.findings.told(),
         }
-        return _fact(self, bool(missed or self.note), told)
+        return _fact(self, bool(missed or self.note or self.findings.changed), told)
 
 
 @dataclass(slots=True)
@@ -126,7 +131,7 @@ class Compared:
         """Whether all that lies there has been told."""
         return not self.note and not self.wrong and self.missed == self.announced
 
-    def rows(self) -> Iterable[dict[str, object]]:
+    def rows(self) -> Iterable[dict[str, Any]]:
         """One: landed = told + missed."""
         yield {
             "pipeline": self.pipeline,
@@ -136,6 +141,7 @@ class Compared:
             "missed": self.missed,
             "reemitted": self.announced,
             "note": self._said() or None,
+            "findings": [],
         }
 
     def entry(self) -> Entry:
@@ -154,7 +160,39 @@ class Compared:
         return "; ".join([*([self.note] if self.note else []), *self.wrong])
 
 
-def _fact(swept: Swept | Compared, special: bool, told: dict[str, str]) -> Entry:  # noqa: FBT001
+@dataclass(slots=True)
+class Listened:
+    """What was found of topics, whoever listens to them: the events that nobody takes."""
+
+    findings: Findings
+    note: str = ""
+    started_at: int = 0
+    milliseconds: int = 0
+    pipeline: str = SERVICE
+
+    @property
+    def whole(self) -> bool:
+        """Whether it could be looked at, and nobody has to come."""
+        return not self.note and not self.findings.attention
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """One for each topic of which something was found."""
+        topics = dict.fromkeys(one.topic for one in self.findings.standing)
+        for topic in topics if not self.note else [None]:
+            note = self.note or None
+            yield {"pipeline": self.pipeline, "topic": topic, "note": note, "findings": self.findings.of(topic)}
+
+    def entry(self) -> Entry:
+        """The look as a fact in the ledger: one a day stays, and each that found something new."""
+        told = {"seconds": f"{self.milliseconds / 1000:.3f}", "note": self.note, **self.findings.told()}
+        return _fact(self, bool(self.note or self.findings.changed), told)
+
+
+Told = Swept | Compared | Listened
+"""What a sweep gives."""
+
+
+def _fact(swept: Told, special: bool, told: dict[str, str]) -> Entry:  # noqa: FBT001
     at = str(swept.started_at) if special else f"day-{swept.started_at // _DAY}"
     entry = Entry("fact", SERVICE, f"fact:{SERVICE}:{SWEPT}:{swept.pipeline}:{at}", 0, "fact", fact=SWEPT)
     entry.detail = {"pipeline": swept.pipeline, **{name: text for name, text in told.items() if text}}
@@ -180,6 +218,6 @@ def _named(outcomes: Counter[str]) -> dict[str, object]:
     }
 
 
-def whole(swept: Sequence[Swept | Compared]) -> bool:
+def whole(swept: Sequence[Told]) -> bool:
     """Whether nothing is left to be done anywhere."""
     return all(one.whole for one in swept)

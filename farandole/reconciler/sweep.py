@@ -16,6 +16,7 @@ from farandole.kafka.admin import Committed, Topic
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
 from farandole.reconciler.account import Account
 from farandole.reconciler.cluster import Cluster, Limits, position_of
+from farandole.reconciler.history import History
 from farandole.reconciler.missed import Missed, look
 from farandole.reconciler.report import Found, Swept
 from farandole.reconciler.resend import Resend
@@ -28,6 +29,7 @@ class Sweep:
     declaration: Declaration
     cluster: Cluster
     account: Account
+    history: History
     declared: Callable[[RawRecord], bytes | None]
     limits: Limits = field(default_factory=Limits)
 
@@ -59,6 +61,7 @@ class Sweep:
         account, name = self.account, self.declaration.name.encode()
         if account.ledger_id != topic.topic_id:
             account.coverage.clear()
+            self.history.clear()
             account.ledger_id, account.next_offset = topic.topic_id, 0
         at = ledger_partition(self.declaration.name, topic.partitions)
         with self.cluster.read(LEDGER_TOPIC) as reader:
@@ -66,7 +69,9 @@ class Sweep:
             for batch in reader.read({at: account.next_offset}, until={at: end}):
                 for raw in batch:
                     if raw.value is not None and name in raw.value:
-                        account.take(self.cluster.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {})
+                        entry = self.cluster.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {}
+                        self.history.take(entry, account)
+                        account.take(entry)
             account.next_offset = max(account.next_offset, end)
 
     # ---- what has none

@@ -256,3 +256,27 @@ def test_a_projector_that_is_behind_changes_nothing(books):
     behind.put(due("mart", NOW))
     ExpectationProjector(books.database, lambda: (behind, "T1"), books.clock).look()
     assert [one["state"] for one in json.loads(ask("-o", "json")[1])["expected"]] == ["met"]
+
+
+def swept(pipeline: str, *found: dict, at: datetime) -> Entry:
+    entry = Entry("fact", "reconciler", f"fact:sweep:{pipeline}:{at}", state="fact", fact="sweep.done")
+    entry.detail = {"pipeline": pipeline, **({"findings": json.dumps(found)} if found else {})}
+    return entry
+
+
+def test_what_the_newest_sweep_found_needs_somebody_and_a_hint_does_not(books):
+    typo = {"kind": "matches-nothing", "hint": False, "says": "it took none of 120", "next": None, "topic": "t"}
+    alone = {"kind": "nobody-listens", "hint": True, "says": "no pipeline listens", "next": None, "topic": "u"}
+    for name, found, at in (("merge", [typo], HOUR), ("gone", [typo], 30 * HOUR), ("mended", [typo], 2 * HOUR)):
+        books.tell(swept(name, *found, at=NOW - at), at=NOW - at)
+    for name, found in (("mended", []), ("reconciler", [alone])):
+        books.tell(swept(name, *found, at=NOW), at=NOW)
+    assert [line for line in shown() if line.startswith(("FOUND", "HINT"))] == [
+        "FOUND       merge       matches-nothing: it took none of 120",
+        "HINT        reconciler  nobody-listens: no pipeline listens",
+    ]
+    assert ask()[0] == 3
+    books.tell(swept("merge", at=NOW), at=NOW)
+    code, told = ask("-o", "json")
+    assert code == 0
+    assert [one["kind"] for one in json.loads(told)["findings"]] == ["nobody-listens"]

@@ -1,0 +1,115 @@
+"""What a sweep finds besides missed events is told when it begins, and not again while it lasts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+from farandole.reconciler.reconciler import open_reconciler
+from tests.integration.runtime_world import ROOT
+
+
+def sweep(world, *declarations, everybody=()):
+    """The findings by kind, what began, and what ended; each sweep is a reconciler of its own."""
+    settings = world.settings(database_url=f"sqlite:///{world.folder}/reconciler.db")
+    with open_reconciler(settings, declarations, readers=everybody) as one:
+        return list(one.sweep())
+
+
+def kinds(swept):
+    return [(one.kind, one.topic) for told in swept for one in told.findings.standing]
+
+
+def listening(world, name, where):
+    """Double under another name and with other criteria."""
+    double = world.declaration("Double")
+    (one,) = double.subscriptions
+    return replace(double, name=f"{double.name}-{name}", subscriptions=(replace(one, where=where),))
+
+
+def test_a_filter_that_takes_nothing_any_more_is_told_once_and_its_end_too(world):
+    world.create("Double")
+    double = world.declaration("Double")
+    world.send(range(150))
+    world.drain("Double")
+    (swept,) = sweep(world, double)
+    assert kinds([swept]) == []
+    world.send(range(150, 300), kind="skip")
+    world.drain("Double")
+    (swept,) = sweep(world, double)
+    assert kinds([swept]) == [("matches-nothing", world.module.SENT)]
+    says = swept.findings.standing[0].says
+    assert "number (kind != 'skip') took none of the last 150 events" in says
+    assert "it took 150 before" in says
+    assert len(swept.findings.begun) == 1
+    assert not swept.whole
+    told = swept.entry()
+    assert not told.id.split(":")[-1].startswith("day-")
+    assert json.loads(told.detail["findings"])[0]["kind"] == "matches-nothing"
+    (swept,) = sweep(world, double)
+    assert kinds([swept]) == [("matches-nothing", world.module.SENT)]
+    assert swept.findings.begun == swept.findings.ended == []
+    assert swept.entry().id.split(":")[-1].startswith("day-"), "it was told before"
+    for file in world.folder.glob("reconciler*"):
+        file.unlink()
+    (swept,) = sweep(world, double)
+    assert swept.findings.standing[0].says == says
+    world.send([300])
+    world.drain("Double")
+    (swept,) = sweep(world, double)
+    assert kinds([swept]) == []
+    assert len(swept.findings.ended) == 1
+    assert swept.whole
+
+
+def test_events_that_all_who_listen_refuse_are_counted_and_what_one_takes_is_not(world):
+    odd, even = listening(world, "odd", "kind == 'odd'"), listening(world, "even", "kind == 'even'")
+    world.create(odd, even)
+    world.send(range(10), kind="odd")
+    world.send(range(10, 20), kind="even")
+    world.send(range(20, 27), kind="add")
+    both = [odd, even]
+    for one in both:
+        world.drain(one)
+    *_, listened = sweep(world, *both, everybody=both)
+    assert kinds([listened]) == [("nobody-takes", world.module.SENT), ("nobody-listens", world.module.DOUBLED)][::-1]
+    taken = next(one for one in listened.findings.standing if one.kind == "nobody-takes")
+    assert taken.says.startswith(f"7 events of {world.module.SENT} were taken by nobody")
+    assert len(listened.findings.begun) == 2
+    assert listened.whole, "both may be as somebody wants it"
+    world.send(range(27, 30), kind="add")
+    world.drain(odd)
+    *_, listened = sweep(world, *both, everybody=both)
+    assert "7 events" in listened.findings.standing[-1].says, "one of them has not judged the others yet"
+    world.drain(even)
+    *_, listened = sweep(world, *both, everybody=both)
+    assert "10 events" in listened.findings.standing[-1].says
+    assert not listened.findings.changed
+    mended = [replace(odd, subscriptions=listening(world, "", "kind in ['odd', 'add']").subscriptions), even]
+    *_, listened = sweep(world, *mended, everybody=mended)
+    assert [kind for kind, _ in kinds([listened])] == ["nobody-listens"], "it counts anew by what they declare now"
+    assert len(listened.findings.ended) == 1
+
+
+def test_a_sweep_of_some_pipelines_says_nothing_of_what_others_may_take(world):
+    odd, even = listening(world, "odd", "kind == 'odd'"), listening(world, "even", "kind == 'even'")
+    world.create(odd, even)
+    world.send(range(10), kind="odd")
+    world.drain(even)
+    assert [told.pipeline for told in sweep(world, even, everybody=[odd, even])] == [even.name]
+
+
+def test_the_command_shows_findings_and_leaves_with_three(world):
+    world.create("Double")
+    world.send(range(120), kind="skip")
+    world.drain("Double")
+    told = subprocess.run(
+        [sys.executable, "-m", "farandole", "reconcile", "tests.integration.runtime_pipelines:Double", "--once", "-o", "json"],
+        cwd=ROOT, env=world.environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    (row,) = json.loads(told.stdout)
+    assert told.returncode == 3
+    assert [(one["kind"], one["hint"]) for one in row["findings"]] == [("matches-nothing", False)]
+    assert "number (kind != 'skip') has taken none of 120 events" in told.stderr
