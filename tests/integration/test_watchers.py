@@ -94,7 +94,7 @@ class House:
         return any(line["event"] == event and line.get("role") == of for line in lines)
 
     def titles(self, word: str) -> list[str]:
-        return [one["title"].partition(",")[0] for one in self.receiver.received if one["title"].startswith(word)]
+        return [one["title"] for one in self.receiver.received if one["title"].startswith(word)]
 
     def close(self) -> None:
         for process in self.running.values():
@@ -127,8 +127,10 @@ def test_whichever_of_them_are_killed_the_others_and_the_pipelines_say_so_and_pe
         until(lambda g=gone, o=others: all(house.said(one, "watcher.back", r) for one in o for r in g), 40)
     assert house.running[PIPELINE].poll() is None
     until(lambda: len(house.titles("BACK")) >= len(ROLES), 15)
-    assert sorted(house.titles("SILENT")) == sorted(f"SILENT {role}" for role in ROLES)
-    assert sorted(house.titles("BACK")) == sorted(f"BACK {role}" for role in ROLES)
+    for word in ("SILENT", "BACK"):  # one that a busy machine starves for two beats is silent once more, and told anew
+        titles = house.titles(word)
+        assert {title.partition(",")[0] for title in titles} == {f"{word} {role}" for role in ROLES}
+        assert len(set(titles)) == len(titles), "people were told twice"
 
     for name in ("FARANDOLE_DATABASE_URL", "FARANDOLE_STATE", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         monkeypatch.setenv(name, house.environment[name])
