@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -415,21 +416,34 @@ class World:
         return {why: len(offsets) for why, offsets in counted.items()}
 
 
+class Ends:
+    """Asks for the end of each partition of a topic, records of open transactions included."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        asked = {
+            "bootstrap.servers": bootstrap,
+            "group.id": "nobody",
+            "log_level": 0,
+            "isolation.level": "read_uncommitted",
+        }
+        self._consumer, self._topic = Consumer(asked), topic
+
+    def now(self) -> dict[int, int]:
+        """The end of each partition."""
+        count = len(self._consumer.list_topics(self._topic, 10).topics[self._topic].partitions)
+        return {p: self._end(TopicPartition(self._topic, p)) for p in range(count)}
+
+    def _end(self, partition: TopicPartition) -> int:
+        return until(lambda: patiently(lambda: self._consumer.get_watermark_offsets(partition, 10)))[1]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
-    """The end of each partition, records of open transactions included."""
-    asked = {
-        "bootstrap.servers": bootstrap,
-        "group.id": "nobody",
-        "log_level": 0,
-        "isolation.level": "read_uncommitted",
-    }
-    consumer = Consumer(asked)
-    try:
-        count = len(consumer.list_topics(topic, 10).topics[topic].partitions)
-        at = [TopicPartition(topic, p) for p in range(count)]
-        return {p.partition: until(lambda p=p: patiently(lambda: consumer.get_watermark_offsets(p, 10)))[1] for p in at}
-    finally:
-        consumer.close()
+    """The end of each partition, asked once."""
+    with closing(Ends(bootstrap, topic)) as asked:
+        return asked.now()
 
 
 _PASSES = {
@@ -438,6 +452,7 @@ _PASSES = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError._TIMED_OUT,
 }
 
 
@@ -467,7 +482,7 @@ class Tail:
                 "log_level": 0,
             }
         )
-        self._bootstrap, self._topic, self._next = bootstrap, topic, offsets
+        self._ends, self._next = Ends(bootstrap, topic), offsets
         self._consumer.assign([TopicPartition(topic, p, at) for p, at in offsets.items()])
         self._records: list[Message] = []
 
@@ -476,7 +491,7 @@ class Tail:
 
         A commit is acknowledged before its markers stand on every partition: what is undecided is waited for.
         """
-        goal = ends(self._bootstrap, self._topic)
+        goal = self._ends.now()
         deadline = time.monotonic() + 20
         while any(at < goal[p] for p, at in self._next.items()) and time.monotonic() < deadline:
             for m in self._consumer.consume(1000, 0.1):
@@ -489,3 +504,4 @@ class Tail:
 
     def close(self) -> None:
         self._consumer.close()
+        self._ends.close()
