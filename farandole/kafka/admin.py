@@ -95,10 +95,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group: `state` in Kafka's words (EMPTY, STABLE, …; DEAD: unknown to the cluster), its member count."""
+    """A consumer group: `state` in Kafka's words (EMPTY, STABLE, …; DEAD: unknown to the cluster), its member count.
+
+    `assigned` are the partitions that its members have.
+    """
 
     state: str
     members: int
+    assigned: frozenset[TopicPartitionKey] = frozenset()
 
     @property
     def active(self) -> bool:
@@ -216,7 +220,12 @@ class Admin:
                 return Group("DEAD", 0)
             self._raise(problem.args[0], f"describe group {name}")
         state = found.state.name if isinstance(found.state, ConsumerGroupState) else str(found.state)
-        return Group(state, len(found.members))
+        assigned = frozenset(
+            (p.topic, p.partition)
+            for member in found.members
+            for p in (member.assignment.topic_partitions if member.assignment else ())
+        )
+        return Group(state, len(found.members), assigned)
 
     def committed(self, group: str) -> dict[TopicPartitionKey, Committed]:
         """Every committed offset of a group, pending transactions decided first; empty for an unknown group.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 KINDS: dict[str, str] = {
     "matches-nothing": "a subscription takes none of the events that come, though it did, or never did",
+    "abandoned": "a run began and has no end, and nobody holds it",
     "nobody-takes": "events were refused by every pipeline that listens to their topic",
     "nobody-listens": "a topic has events, and no pipeline listens to it",
 }

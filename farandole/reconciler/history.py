@@ -13,6 +13,7 @@ from farandole.declaration import Declaration, Subscription
 from farandole.reconciler.account import Account, Place
 from farandole.reconciler.findings import Finding
 from farandole.reconciler.refused import Refused
+from farandole.reconciler.unfinished import Unfinished
 
 LEAST, TIMES = 100, 3
 """So many events in a row say nothing yet; more do, if they are so many times as many as ever passed in a row."""
@@ -47,6 +48,7 @@ class History:
     """The live lane of one pipeline. An event counts when the ledger tells of it first."""
 
     declaration: Declaration
+    unfinished: Unfinished
     signals: dict[str, Taken] = field(default_factory=dict)
     refused: dict[Place, Refused] = field(default_factory=dict)
 
@@ -54,6 +56,8 @@ class History:
         """One line of the ledger, before the account has taken it in."""
         if entry["pipeline"] != self.declaration.name or entry["epoch"]:
             return
+        if entry["kind"] == "run":
+            self.unfinished.take(entry)
         if entry["kind"] == "run" and entry["state"] != "joined":
             for cause in entry["triggers"]:
                 if cause["signal"] and not account.of(cause["topic_id"], cause["partition"]).covers(cause["offset"]):
@@ -82,9 +86,11 @@ class History:
         """Nothing of it counts: the ledger is another one."""
         self.signals.clear()
         self.refused.clear()
+        self.unfinished.runs.clear()
 
     def findings(self) -> Iterator[Finding]:
-        """The subscriptions that take nothing any more, or never took anything."""
+        """The subscriptions that take nothing any more, or never took anything; the runs that nobody holds."""
+        yield from self.unfinished.findings(self.declaration.retry_topic)
         for one in self.declaration.subscriptions:
             taken = self.signals.get(one.signal, Taken())
             if taken.ceased:
@@ -97,6 +103,7 @@ class History:
         return {
             "signals": {name: (t.taken, t.last, t.since, t.longest) for name, t in self.signals.items()},
             "refused": [(*place, one.record()) for place, one in self.refused.items()],
+            "unfinished": self.unfinished.record(),
         }
 
     @classmethod
@@ -104,6 +111,7 @@ class History:
         """From what was kept."""
         return cls(
             declaration,
+            Unfinished.of(declaration.name, told.get("unfinished", [])),
             {name: Taken(*taken) for name, taken in told.get("signals", {}).items()},
             {(topic_id, partition): Refused.of(bits) for topic_id, partition, bits in told.get("refused", ())},
         )

@@ -87,6 +87,9 @@ class Swept:
                 "note": "; ".join(dict.fromkeys(one.note for one in many if one.note)) or None,
                 "findings": self.findings.of(topic),
             }
+        for topic in dict.fromkeys(one.topic for one in self.findings.standing):
+            if not any(one.topic == topic for one in self.found):
+                yield {"pipeline": self.pipeline, "topic": topic, "note": None, "findings": self.findings.of(topic)}
 
     def entry(self) -> Entry:
         """The sweep as a fact in the ledger: one a day and pipeline stays, and each that found something missing."""

@@ -42,8 +42,9 @@ class Sweep:
         if missing := [name for name in (*wanted, LEDGER_TOPIC) if name not in topics]:
             swept.note = f"there is no topic {', '.join(missing)}: farandole topology apply"
             return swept
-        committed = admin.committed(self.declaration.name)
+        group, committed = admin.group(self.declaration.name), admin.committed(self.declaration.name)
         self._read_ledger(topics[LEDGER_TOPIC])
+        self.history.unfinished.look(admin, topics[self.declaration.retry_topic], group, committed)
         found: list[tuple[Found, Missed]] = []
         for name in self.declaration.topics:
             found += self._topic(topics[name], committed)

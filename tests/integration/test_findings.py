@@ -8,7 +8,8 @@ import sys
 from dataclasses import replace
 
 from farandole.reconciler.reconciler import open_reconciler
-from tests.integration.runtime_world import ROOT
+from tests.integration.runtime_world import ROOT, until
+from tests.integration.test_reconcile import lose
 
 
 def sweep(world, *declarations, everybody=()):
@@ -113,3 +114,55 @@ def test_the_command_shows_findings_and_leaves_with_three(world):
     assert told.returncode == 3
     assert [(one["kind"], one["hint"]) for one in row["findings"]] == [("matches-nothing", False)]
     assert "number (kind != 'skip') has taken none of 120 events" in told.stderr
+
+
+def haul(world, n):
+    """A run that rests at its long step, and the process that holds it."""
+    world.quick_session("Haul")
+    holder = world.start("Haul")
+    told = world.number(n, amount=-1)
+    world.hold.write_text("")
+    world.put(world.module.SENT, world.frame(world.module.SENT, told), told["key"], world.headers(f"n{n}"))
+    world.flush()
+    until(lambda: any(line.startswith(f"haul {n} ") for line in world.done()), 90, world.log)
+    return holder
+
+
+def abandoned(world):
+    (swept,) = sweep(world, world.declaration("Haul"))
+    return swept, [one for one in swept.findings.standing if one.kind == "abandoned"]
+
+
+def test_a_run_whose_holder_is_gone_is_found_until_another_holds_it(world):
+    world.create("Haul")
+    holder = haul(world, 1)
+    swept, found = abandoned(world)
+    assert found == [], "somebody is at it"
+    holder.kill()
+    swept, (one,) = until(lambda: (told := abandoned(world))[1] and told, 60)
+    (run,) = world.runs("Haul", "parked")
+    assert f"1 run has begun and not ended, and no instance holds {world.declaration('Haul').retry_topic}[" in one.says
+    assert f"{run['id']} (at step haul, last in the hands of {run['instance']})" in one.says
+    assert [row["topic"] for row in swept.rows() if row["findings"]] == [world.declaration("Haul").retry_topic]
+    assert not swept.whole
+    assert not abandoned(world)[0].findings.changed, "told once"
+    world.start("Haul")
+    until(lambda: not abandoned(world)[1], 90, world.log)
+    world.hold.unlink()
+    until(lambda: world.outputs() == [2], 90, world.log)
+
+
+def test_a_parked_run_that_the_position_has_passed_is_found(world):
+    world.create("Haul")
+    holder = haul(world, 1)
+    holder.kill()
+    until(lambda: abandoned(world)[1], 60)
+    retry = world.declaration("Haul").retry_topic
+    (record,) = world.records(retry)
+    lose(world, "Haul", record.partition(), 1, topic=retry)
+    world.hold.unlink()
+    service = world.run("Haul")
+    (one,) = until(lambda: [one for one in abandoned(world)[1] if one.subject == "passed"], 60)
+    assert f"its own position in {retry} has passed them: {world.runs('Haul', 'parked')[0]['id']}" in one.says
+    service.stop()
+    assert world.outputs() == []

@@ -7,11 +7,14 @@ import random
 import pytest
 
 from farandole.declaration import Declaration, Subscription
+from farandole.kafka.admin import Committed, Group, Topic
 from farandole.ledger.entry import Entry
 from farandole.reconciler.account import Account
 from farandole.reconciler.findings import Finding, compared
 from farandole.reconciler.history import History
 from farandole.reconciler.refused import Refused, refused_by_all
+from farandole.reconciler.unfinished import Unfinished
+from farandole.rewind import Mark
 
 GOOD = Subscription("good", "t", "kind == 'good'")
 RARE = Subscription("rare", "t", "kind == 'rare'")
@@ -22,7 +25,7 @@ class Ledger:
 
     def __init__(self, *subscriptions):
         self.declaration = Declaration("p", "", "now", subscriptions, ())
-        self.account, self.history, self.offset = Account("p"), History(self.declaration), 0
+        self.account, self.history, self.offset = Account("p"), History.of(self.declaration, {}), 0
 
     def take(self, entry):
         for one in (self.history, self.account):
@@ -126,3 +129,90 @@ def test_a_finding_is_told_when_it_begins_and_when_it_ends(before, begun, ended)
     found = compared([Finding("matches-nothing", "p", "t", "", "good")], before)
     assert (found.begun, found.ended, found.changed) == (begun, ended, True)
     assert not compared(found.standing, ["matches-nothing/p/t/good"]).changed
+
+
+# ---- runs without an end
+
+
+def parked(name="r", life=0, via=(), okey=b"k", state="parked"):
+    entry = Entry("run", "p", name, state=state, life=life, okey=okey, via=list(via), instance="host-1")
+    entry.triggers = [{"signal": "good", "topic": "t", "topic_id": "T", "partition": 0, "offset": 0}]
+    return entry.record()
+
+
+class Cluster:
+    """The end of the retry topic, and how often it was asked for."""
+
+    def __init__(self, end):
+        self.end, self.asked = end, 0
+
+    def ends(self, places, *, committed):
+        assert not committed, "an open transaction may hold a record of the run"
+        self.asked += 1
+        return dict.fromkeys(places, self.end)
+
+
+RETRY = Topic("retry.p", "R", 1, 1)
+AT_WORK = Group("STABLE", 1, frozenset({("retry.p", 0)}))
+
+
+def judged(unfinished, position, group=AT_WORK, cluster=None):
+    committed = {("retry.p", 0): Committed(position, str(Mark(0, 0, 0)))}
+    unfinished.look(cluster or Cluster(10), RETRY, group, committed)
+    return [one.subject for one in unfinished.findings("retry.p")]
+
+
+@pytest.mark.parametrize(
+    ("group", "found"),
+    [
+        (AT_WORK, []),
+        (Group("EMPTY", 0), ["0"]),
+        (Group("DEAD", 0), ["0"]),
+        (Group("STABLE", 1, frozenset({("t", 0)})), ["0"]),
+        (Group("ASSIGNING", 2), []),
+    ],
+)
+def test_a_parked_run_is_held_by_the_owner_of_its_partition_of_the_retry_topic(group, found):
+    unfinished = Unfinished("p")
+    unfinished.take(parked())
+    assert judged(unfinished, 0, group) == found
+
+
+def test_a_parked_run_is_lost_when_the_position_has_passed_all_that_stood_there_when_it_was_first_seen():
+    unfinished, cluster = Unfinished("p"), Cluster(10)
+    unfinished.take(parked())
+    assert judged(unfinished, 10, cluster=cluster) == [], "its record may stand above the position that was read"
+    unfinished = Unfinished.of("p", unfinished.record())
+    cluster.end = 50
+    assert judged(unfinished, 9, cluster=cluster) == []
+    assert judged(unfinished, 10, cluster=cluster) == ["passed"]
+    assert cluster.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("via", "position", "found"),
+    [("R/0/7", 7, []), ("R/0/7", 8, ["passed"]), ("former/0/7", 0, ["passed"])],
+)
+def test_a_run_whose_record_the_ledger_names_is_judged_by_its_offset(via, position, found):
+    unfinished = Unfinished("p")
+    unfinished.take(parked(via=[via]))
+    assert judged(unfinished, position) == found
+
+
+@pytest.mark.parametrize("state", ["done", "dead", "resolved", "uncertain"])
+def test_a_run_that_ended_is_forgotten_and_what_an_earlier_life_says_later_changes_nothing(state):
+    unfinished = Unfinished("p")
+    unfinished.take(parked(life=1))
+    unfinished.take(parked(state="dead", life=0))
+    assert list(unfinished.runs) == ["r"]
+    unfinished.take(parked(state=state, life=1))
+    assert unfinished.runs == {}
+
+
+def test_a_run_that_comes_later_does_not_move_what_an_earlier_one_has_to_be_passed_by():
+    unfinished = Unfinished("p")
+    unfinished.take(parked("r"))
+    judged(unfinished, 0, cluster=Cluster(10))
+    unfinished.take(parked("s"))
+    judged(unfinished, 0, cluster=Cluster(50))
+    assert {name: rest.below for name, rest in unfinished.runs.items()} == {"r": 10, "s": 50}
