@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+RETRY = "retry."
+"""How the name of a pipeline's retry topic begins."""
+
 EFFECTS = ("idempotent", "verify", "at_most_once", "at_least_once")
 """The kinds of effect outside that a step can declare; what each means under a crash: docs/internals.md."""
 
@@ -155,7 +158,7 @@ class Declaration:
     @property
     def retry_topic(self) -> str:
         """Where its own retries and redrives arrive."""
-        return f"retry.{self.name}"
+        return RETRY + self.name
 
     @property
     def dead_letter_topic(self) -> str:

@@ -101,6 +101,16 @@ class Delivery:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Come:
+    """How an event came by the retry topic: the delivery, and where its record stands (topic id/partition/offset)."""
+
+    delivery: Delivery
+    via: str
+    appended: int  # ms since 1970, by the broker
+    why: str = ""
+
+
 def retry_record(topic: str, partitions: int, raw: RawRecord, delivery: Delivery) -> Record:
     """The record of ``retry.<group>`` that brings the event `raw` back to its pipeline.
 

@@ -12,21 +12,21 @@ from datetime import datetime
 
 from farandole.clock import Clock
 from farandole.deadletter import failure_of
-from farandole.delivery import DROP, GIVEN_UP, REEMITTED, REFUSE, RESOLVE, RUN, WAIT, admit
+from farandole.delivery import DROP, GIVEN_UP, REFUSE, RESOLVE, RUN, WAIT, admit
 from farandole.errors import FarandoleError
 from farandole.event import RawRecord
 from farandole.holding import Holding
 from farandole.ids import position_key, run_id
 from farandole.joining import Joining
 from farandole.kafka.codec import Codec
-from farandole.match import Matcher
+from farandole.match import Matcher, Signal
 from farandole.outcome import Books
 from farandole.owned import RUNNING, Ended, Owned, Slot
 from farandole.parking import Parked, Parking
 from farandole.points import point
 from farandole.protection import Protection
 from farandole.reading import At, Reader, Reading
-from farandole.run import Run, RunState, Signal
+from farandole.run import Run, RunState
 from farandole.store import Store
 from farandole.store.inbox import Known
 from farandole.store.rows import STANDS
@@ -41,11 +41,6 @@ class BadLife(FarandoleError):
 
 class KeyConflict(FarandoleError):
     """An event has the idempotency key of an earlier one and says something else."""
-
-
-def _claims(reading: Reading) -> bool:
-    """What is parked or redriven has its row already; one that was missed is as if it came for the first time."""
-    return reading.come is None or reading.come.delivery.kind == REEMITTED
 
 
 @dataclass(slots=True)
@@ -110,7 +105,7 @@ class Intake:
         self.holding.forget(readings, known)
         if self.claiming and not self.matcher.declaration.join:
             self.holding.claim(
-                [r for r in readings if r.signal and _claims(r) and self._open(r, known)], known, self._run_id
+                [r for r in readings if r.signal and r.begins and self._open(r, known)], known, self._run_id
             )
         self.holding.hold([r for r in readings if r.signal and self._begins(r, known)], self._run_id)
         for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.offset):
@@ -140,10 +135,10 @@ class Intake:
 
     def _admit(self, reading: Reading, known: dict[At, Known]) -> None:
         stands = known.get(reading.at)
-        if reading.come is not None:
-            self._arrive(reading, stands)
-        elif self.matcher.declaration.join and reading.signal is not None:
+        if self.matcher.declaration.join and reading.signal is not None and reading.begins:
             self._join(reading, stands)
+        elif reading.come is not None:
+            self._arrive(reading, stands)
         elif reading.behind and stands is None and reading.signal is not None:
             known[reading.at] = self._park_behind(reading, reading.signal)
         else:
@@ -204,8 +199,7 @@ class Intake:
 
     def known_meanwhile(self, run: Run) -> None:
         """A run that found its key settled when it claimed it: a duplicate after all."""
-        via = run.via[0] if run.via else ""
-        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, via)
+        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, run.cause.via)
         for slot in run.slots[1:]:
             slot.owned.end(slot, "duplicate")
         self.parking.over(run.id)

@@ -8,9 +8,8 @@ from typing import Any
 
 from farandole.event import Event, envelope_of
 from farandole.kafka.codec import Codec
-from farandole.match import Match, Matcher
+from farandole.match import Match, Matcher, Signal
 from farandole.reading import Reading
-from farandole.run import Signal
 from farandole.store import Store
 from farandole.store.rows import STANDS, UNTOLD, Known
 from farandole.store.waiting import Joined, Member
@@ -25,8 +24,8 @@ class Joining:
     store: Store
 
     def member(self, reading: Reading) -> Member:
-        """What is kept of an event while it waits: all of it."""
-        raw, signal, event = reading.raw, reading.signal, reading.event
+        """What is kept of an event while it waits: the record that brought it, whole."""
+        raw, signal, event = reading.record, reading.signal, reading.event
         assert signal and event  # noqa: S101, PT018 - a signal of a join
         return Member(
             signal.key, signal.name, self.matcher.join_key(event), raw.topic, raw.topic_id, raw.partition, raw.offset,
@@ -48,10 +47,7 @@ class Joining:
         """
         if self.matcher.declaration.join is None:
             return list(readings), []
-        sets = [
-            (r.epoch, self.matcher.join_key(r.event)) if r.event and r.come is None else (r.epoch, b"")
-            for r in readings
-        ]
+        sets = [(r.epoch, self.matcher.join_key(r.event)) if r.event and r.begins else (r.epoch, b"") for r in readings]
         by_epoch: dict[int, set[bytes]] = {}
         for epoch, join_key in sets:
             by_epoch.setdefault(epoch, set()).add(join_key)
@@ -77,7 +73,8 @@ class Joining:
         return self.matcher.holds({n: self._value(m) for n, m in latest.items()})
 
     def _value(self, member: Member) -> dict[str, Any]:
-        return self.codec.decode(member.topic, member.value, member.headers) or {}
+        raw = member.raw
+        return self.codec.decode(raw.topic, raw.value, raw.headers) or {}
 
     def _signal(self, member: Member) -> Signal:
         raw = member.raw
@@ -86,7 +83,7 @@ class Joining:
         )
         found = self.matcher.match(raw.topic, event)
         fact = found.fact if isinstance(found, Match) else None
-        return Signal(member.signal, event, raw, member.key, member.digest, fact)
+        return Signal(member.signal, event, raw, member.key, member.digest, fact, member.via)
 
 
 def _here(known: Known, member: Member) -> bool:

@@ -8,8 +8,24 @@ from typing import Any
 from farandole.cascade import restated
 from farandole.criteria import Criteria, criteria
 from farandole.declaration import Declaration
-from farandole.event import EVENT_TYPES, Event
+from farandole.event import EVENT_TYPES, Event, RawRecord
 from farandole.ids import event_key, fields_key, position_key
+
+
+@dataclass(slots=True)
+class Signal:
+    """An event as a subscription matched it, where it stood first.
+
+    `via` is the record of the retry topic that brought it (topic id/partition/offset), if one did.
+    """
+
+    name: str
+    event: Event
+    raw: RawRecord
+    key: bytes
+    digest: bytes
+    fact: Any
+    via: str = ""
 
 
 @dataclass(slots=True)

@@ -14,27 +14,18 @@ from typing import Any
 from farandole.clock import Clock, iso
 from farandole.deadletter import Failure, LetterContext, letter_of
 from farandole.declaration import Declaration
-from farandole.delivery import BEHIND, PARKED, Delivery, retry_record
+from farandole.delivery import BEHIND, PARKED, Come, Delivery, retry_record
 from farandole.event import Event, RawRecord, Record
 from farandole.ids import digest, run_id, waiting_id
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, reason
+from farandole.match import Signal
 from farandole.owned import Ended, Owned, Slot
-from farandole.run import Run, RunState, Signal
+from farandole.run import Run, RunState
 from farandole.store.inbox import OutboxRow, Outcome
 from farandole.store.waiting import Member
 
 MAX_LETTER = 1_000_000
 _KEY = attrgetter("key")
-
-
-@dataclass(frozen=True, slots=True)
-class Come:
-    """How an event came by the retry topic: the delivery, and where its record stands (topic id/partition/offset)."""
-
-    delivery: Delivery
-    via: str
-    appended: int  # ms since 1970, by the broker
-    why: str = ""
 
 
 @dataclass(slots=True)
@@ -79,8 +70,8 @@ class Books:
 
     def of_run(self, run: Run) -> Entry:
         """The entry of a run that has ended."""
-        cause = run.cause.event.envelope
-        failure = run.failure
+        last = run.cause
+        cause, failure = last.event.envelope, run.failure
         return Entry(
             "run",
             self.declaration.name,
@@ -104,7 +95,7 @@ class Books:
             causation_id=cause.id,
             traceparent=cause.traceparent,
             join_key=run.join_key.hex() if run.join_key else None,
-            via=run.via,
+            via=run.via or ([last.via] if last.via else []),
             detail=run.told,
         )
 
@@ -209,6 +200,7 @@ class Books:
             ended_at=run.ended_at,
             correlation_id=signal.event.envelope.correlation_id,
             join_key=run.join_key.hex() if run.join_key else None,
+            via=via_of(signal),
             detail={"run": run.id},
         )
 
@@ -218,7 +210,7 @@ class Books:
         entry.id = waiting_id(self.declaration.name, owned.lane.epoch, signal.key)  # type: ignore[union-attr]
         entry.triggers = [origin(signal)]
         entry.okey = member.record_key or b""
-        entry.join_key = member.join_key.hex()
+        entry.join_key, entry.via = member.join_key.hex(), via_of(member)
         entry.payload, entry.payload_key = member.value, member.record_key
         entry.headers = [{"name": n, "value": v or b""} for n, v in member.headers]
         entry.detail = {"missing": ", ".join(missing)}
@@ -243,7 +235,7 @@ class Books:
         entry = self._about(owned, key, event, "dead", come)
         if member is not None:
             entry.id = waiting_id(self.declaration.name, entry.epoch, key)
-            entry.join_key = member.join_key.hex()
+            entry.join_key, entry.via = member.join_key.hex(), via_of(member)
         entry.error = _reason(failure)
         entry.okey = raw.key or b""
         entry.triggers = [_origin(member.signal if member else "", raw, event)]
@@ -337,6 +329,11 @@ class Books:
         assert lane is not None  # noqa: S101 - as above
         about = f"{lane.topic_id}/{lane.partition}/{detail.get('at', '')}"
         return self.told(name, about, detail, lane.epoch, fence=lane.fence)
+
+
+def via_of(one: Signal | Member) -> list[str]:
+    """The `via` of an entry: the retry record that brought it, if one did."""
+    return [one.via] if one.via else []
 
 
 def origin(signal: Signal) -> Origin:

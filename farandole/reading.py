@@ -9,17 +9,16 @@ from typing import Any
 from farandole.cascade import refused
 from farandole.clock import Clock
 from farandole.criteria import CriteriaError
-from farandole.delivery import RESOLVE, delivered
+from farandole.delivery import REEMITTED, RESOLVE, Come, delivered
 from farandole.errors import RegistryUnreachable, Undecodable
 from farandole.event import Event, RawRecord, envelope_of
 from farandole.ids import digest, position_key
 from farandole.kafka.codec import Codec
 from farandole.kafka.registry import UnknownSchema
-from farandole.match import Match, Matcher
+from farandole.ledger.entry import place_of
+from farandole.match import Match, Matcher, Signal
 from farandole.orders import Order
-from farandole.outcome import Come
 from farandole.owned import RUNNING, Owned, Slot
-from farandole.run import Signal
 
 SCHEMA_WAIT = 60.0
 """Seconds that an unknown schema id may take to appear (a new registry replica, a late registration)."""
@@ -58,6 +57,21 @@ class Reading:
     slot: Slot | None = None
     epoch: int = 0
     behind: bool = False  # an earlier event of its record key is parked, or dead and holds it
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is as if it came for the first time: what is parked or redriven has its row already."""
+        return self.come is None or self.come.delivery.kind == REEMITTED
+
+    @property
+    def record(self) -> RawRecord:
+        """The record as it stands in its partition of `owned`."""
+        raw, come = self.raw, self.come
+        if come is None:
+            return raw
+        headers = [*raw.headers, *come.delivery.headers()]
+        topic_id, partition, offset = place_of(come.via)
+        return RawRecord(self.owned.topic, topic_id, partition, offset, come.appended, raw.key, raw.value, headers)
 
 
 @dataclass(slots=True)
@@ -130,8 +144,9 @@ class Reader:
                 return reading
             reading.stage = "key"
             reading.key = reading.key or self.matcher.key(event)
-            said = reading.come.delivery.said(raw.value) if reading.come else digest(raw.value)
-            reading.signal = Signal(found.signal, event, raw, reading.key, said, found.fact)
+            come = reading.come
+            said, via = (come.delivery.said(raw.value), come.via) if come else (digest(raw.value), "")
+            reading.signal = Signal(found.signal, event, raw, reading.key, said, found.fact, via)
         except Exception as error:
             if not isinstance(error, _OF_THE_RECORD[reading.stage]):
                 raise  # not the record's fault: nothing is given up for it

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from farandole.declaration import Declaration
+from farandole.declaration import RETRY, Declaration
 from farandole.delivery import delivered
 from farandole.errors import BrokerUnreachable, TablesLost, Undecided, Undecodable
 from farandole.event import RawRecord
 from farandole.ids import run_id
 from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
-from farandole.ledger.entry import LEDGER_TOPIC, Entry, newer
+from farandole.ledger.entry import LEDGER_TOPIC, Entry, newer, place_of
 from farandole.letters import DeclaredKeys, own_key
 from farandole.outcome import Books
 from farandole.rewind import mark_of
@@ -138,9 +138,9 @@ class Restore:
 
     def _run(self, batch: Batch, entry: Entry) -> None:
         if entry.state == "waiting" and entry.join_key:
-            cause = entry.triggers[0]
-            lane = Lane(cause["topic"], cause["topic_id"], cause["partition"], 0, entry.epoch)
-            batch.waiting.setdefault(lane, []).append(member_of(entry))
+            member = member_of(entry)
+            lane = Lane(member.topic, member.topic_id, member.partition, 0, entry.epoch)
+            batch.waiting.setdefault(lane, []).append(member)
         elif entry.state == "parked" or entry.state in SETTLED:
             outcomes = outcomes_of(entry, self.declaration)
             batch.outcomes += [
@@ -231,14 +231,17 @@ def outcomes_of(entry: Entry, declaration: Declaration) -> list[Outcome]:
 def member_of(entry: Entry) -> Member:
     """The event that waits in a join, whole."""
     cause = entry.triggers[0]
+    topic, topic_id, partition, offset = cause["topic"], cause["topic_id"], cause["partition"], cause["offset"]
+    if entry.via:
+        topic, (topic_id, partition, offset) = RETRY + entry.pipeline, place_of(entry.via[0])
     return Member(
         entry.keys[0],
         cause["signal"],
         bytes.fromhex(entry.join_key or ""),
-        cause["topic"],
-        cause["topic_id"],
-        cause["partition"],
-        cause["offset"],
+        topic,
+        topic_id,
+        partition,
+        offset,
         -1,
         entry.payload_key,
         [(h["name"], h["value"]) for h in entry.headers],

@@ -21,11 +21,12 @@ from farandole.decide import AGAIN, CAUGHT, PARK, WAIT, Decision, decide
 from farandole.declaration import Declaration
 from farandole.emission import keep
 from farandole.errors import Away, Fenced, GivenUp
-from farandole.event import Event, Interval, RawRecord, Record
+from farandole.event import Interval, Record
 from farandole.fill import StepPlan
 from farandole.ids import attempt_key
 from farandole.kept import pack, unpack
 from farandole.ledger.entry import Emitted, StepTaken
+from farandole.match import Signal
 from farandole.points import point
 
 
@@ -40,18 +41,6 @@ class RunState(StrEnum):
     DEAD = "dead"
     UNCERTAIN = "uncertain"
     PARKED = "parked"
-
-
-@dataclass(slots=True)
-class Signal:
-    """An event as a subscription matched it."""
-
-    name: str
-    event: Event
-    raw: RawRecord
-    key: bytes
-    digest: bytes
-    fact: Any
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from farandole.kafka.codec import Codec
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.sink import Session, Spoiled
 from farandole.kafka.source import Source
-from farandole.ledger.entry import BEGAN, GAP, LEDGER_TOPIC, Entry, newer
+from farandole.ledger.entry import BEGAN, GAP, LEDGER_TOPIC, Entry, newer, place_of
 from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, STOPPED, Ended, Owned
 from farandole.points import point
@@ -178,10 +178,10 @@ class Takeover:
                 for offsets in entry.span["filtered"].values():
                     tails[where].offsets.update(offsets)
         for via in entry.via:
-            topic_id, partition, offset = via.rsplit("/", 2)
-            where = mine.get((topic_id, int(partition)))
+            topic_id, partition, offset = place_of(via)
+            where = mine.get((topic_id, partition))
             if where is not None:
-                tails[where].offsets.add(int(offset))
+                tails[where].offsets.add(offset)
                 _keep(tails[where], entry)
         if entry.epoch != self.epoch:
             return  # what a replay did of the same records is no outcome of the live ones, and the other way round

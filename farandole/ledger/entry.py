@@ -214,6 +214,16 @@ class Entry:
         return self.id.encode()
 
 
+def place_of(via: str) -> tuple[str, int, int]:
+    """Topic UUID, partition and offset of a record that an entry names in `via`.
+
+    >>> place_of("gT0b7/1/42")
+    ('gT0b7', 1, 42)
+    """
+    topic_id, partition, offset = via.rsplit("/", 2)
+    return topic_id, int(partition), int(offset)
+
+
 def rank(state: str) -> int:
     """How far a state is within one life; a state that a newer writer invented counts as landed."""
     return RANKS.get(state, 0)

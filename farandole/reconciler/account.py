@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from farandole.ledger.entry import ACCEPTED, BEGAN
+from farandole.ledger.entry import ACCEPTED, BEGAN, place_of
 from farandole.reconciler.coverage import Coverage
 
 Place = tuple[str, int]
@@ -50,5 +50,9 @@ class Account:
             found = self.of(cause["topic_id"], cause["partition"])
             found.stands(cause["offset"], entry["life"], entry["state"])
         for via in entry["via"]:
-            topic_id, partition, offset = via.rsplit("/", 2)
-            self.of(topic_id, int(partition)).stands(int(offset), entry["life"], entry["state"])
+            topic_id, partition, offset = place_of(via)
+            found = self.of(topic_id, partition)
+            if entry["state"] == "joined":
+                found.settled(offset, "joined")  # its run names the event, and not the record that brought it
+            else:
+                found.stands(offset, entry["life"], entry["state"])

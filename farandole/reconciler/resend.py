@@ -1,18 +1,19 @@
 """What is done about missed events: sent again to the one pipeline that missed them, or given up as a dead letter.
 
 An event goes with its own bytes, headers and id, in the same epoch, to the pipeline's retry topic; nobody else sees it.
+There a member of a join goes into its set, as if it came by its own topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farandole.deadletter import Failure, LetterContext, fingerprint, letter_of, size_of
 from farandole.declaration import Declaration
 from farandole.delivery import REEMITTED, REEMITTED_HEADER, Delivery, retry_record
 from farandole.event import RawRecord, Record, envelope_of
-from farandole.ids import digest, run_id, waiting_id
+from farandole.ids import digest, run_id
 from farandole.kafka.admin import Committed, Topic
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, ledger_partition, reason
 from farandole.letters import Ledger, own_key
@@ -20,6 +21,7 @@ from farandole.reconciler.account import Account
 from farandole.reconciler.cluster import Cluster, Limits, position_of
 from farandole.reconciler.missed import Missed, Place, Sent, sent_before
 from farandole.reconciler.report import Found
+from farandole.reconciler.told import keys_told
 
 TIMES = 3
 """So often an event is sent again before it becomes a dead letter."""
@@ -30,12 +32,11 @@ STAGE = "reconcile"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A missed event with its key, the run that it would start, and the id it would have while it waits in a join."""
+    """A missed event with its key, and the run that it would start, or that its letter names where it is of a join."""
 
     raw: RawRecord
     key: bytes
     run_id: str
-    waiting_id: str
 
     @property
     def place(self) -> Place:
@@ -61,7 +62,7 @@ class Resend:
     ) -> None:
         """Do what can be done, and note it in what was found. Raises Unreachable."""
         cases = [(one, [self._case(raw) for raw in missed.records]) for one, missed in found if missed.total]
-        known = self._known(case for _, many in cases for case in many)
+        known = self._known([case for _, many in cases for case in many])
         retry = topics[self.declaration.retry_topic]
         sent = sent_before(self.cluster.read, retry.name)
         standing = {p: position_of(committed.get((retry.name, p)))[0] for p in range(retry.partitions)}
@@ -75,8 +76,6 @@ class Resend:
                     f"{one.missed} records are missing here, and a sweep sends {allowed} at most: look first, then "
                     f"farandole reconcile {self.declaration.name} --once --most {one.missed}"
                 )
-            elif self.declaration.join is not None:
-                one.note = "events of a join are not sent again: set the group back to the first of them"
             else:
                 for case in left:
                     records += self._acted(one, case, sent.get(case.place, ()), standing, topics, asked)
@@ -85,19 +84,22 @@ class Resend:
 
     def _case(self, raw: RawRecord) -> Case:
         key, name = self.declared(raw) or own_key(raw), self.declaration.name
-        return Case(raw, key, run_id(name, 0, [key]), waiting_id(name, 0, key))
+        return Case(raw, key, run_id(name, 0, [key]))
 
-    def _known(self, cases: Iterable[Case]) -> frozenset[str]:
-        """Of these, the runs that the ledger knows: then another telling of the same event has come to something."""
-        wanted = {one for case in cases for one in (case.run_id, case.waiting_id)}
-        with Ledger(self.cluster.read(LEDGER_TOPIC), self.cluster.codec, self.declaration.name) as ledger:
-            return frozenset(ledger.read(wanted))
+    def _known(self, cases: Sequence[Case]) -> frozenset[bytes]:
+        """Of these, the keys that the ledger knows: then another telling of the same event has come to something."""
+        name, codec = self.declaration.name, self.cluster.codec
+        if self.declaration.join is not None:  # the id of its run is made of the whole set
+            return keys_told(self.cluster.read, codec, name, {case.key for case in cases})
+        with Ledger(self.cluster.read(LEDGER_TOPIC), codec, name) as ledger:
+            told = ledger.read({case.run_id for case in cases})
+        return frozenset(case.key for case in cases if case.run_id in told)
 
     def _without_known(
         self,
         one: Found,
         cases: Sequence[Case],
-        known: frozenset[str],
+        known: frozenset[bytes],
         sent: Mapping[Place, Sequence[Sent]],
         retry: Topic,
     ) -> list[Case]:
@@ -108,7 +110,7 @@ class Resend:
             dropped = any(
                 self.account.of(retry.topic_id, s.partition).covers(s.offset) for s in sent.get(case.place, ())
             )
-            if dropped or case.run_id in known or case.waiting_id in known:
+            if dropped or case.key in known:
                 coverage.settled(case.raw.offset, "duplicate")
                 one.missed -= 1
             else:

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, update
 
+from farandole.declaration import RETRY
+from farandole.delivery import delivered
 from farandole.errors import DatabaseUnreachable
 from farandole.event import RawRecord
 from farandole.ids import run_id
@@ -31,7 +33,10 @@ _HEADERS = msgspec.msgpack.Decoder(list[tuple[str, bytes | None]])
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An event that is part of a join, whole, so that it can be run when its offset is long committed."""
+    """An event that is part of a join, whole, so that it can be run when its offset is long committed.
+
+    Place, headers and value are those of the record that brought it: of one that was missed, in the retry topic.
+    """
 
     key: bytes
     signal: str
@@ -48,8 +53,8 @@ class Member:
 
     @property
     def raw(self) -> RawRecord:
-        """The record that it was read from."""
-        return RawRecord(
+        """The event as it stood on its own topic."""
+        record = RawRecord(
             self.topic,
             self.topic_id,
             self.partition,
@@ -59,6 +64,12 @@ class Member:
             self.value,
             self.headers,
         )
+        return delivered(record)[1] if self.via else record
+
+    @property
+    def via(self) -> str:
+        """The record of the retry topic that brought it (topic id/partition/offset), if one did."""
+        return f"{self.topic_id}/{self.partition}/{self.offset}" if self.topic.startswith(RETRY) else ""
 
 
 Complete = Callable[[list[Member]], bool]
@@ -297,7 +308,7 @@ class WaitingRoom:
         # a copy of the member may be the one that is run: its redelivery must be known again
         moved = update(join_member).where(self._of(join_member, lane.epoch), join_member.c.key == member.key)
         where = {"topic": lane.topic, "topic_id": lane.topic_id, "partition": lane.partition, "off": member.offset}
-        conn.execute(moved.values(where))
+        conn.execute(moved.values({**where, "headers": msgspec.msgpack.encode(member.headers)}))
 
     def _drop_if_empty(self, conn: Connection, epoch: int, join_key: bytes) -> None:
         waits = exists().where(self._of(join_member, epoch), join_member.c.join_key == join_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -164,10 +165,11 @@ def test_a_copy_of_the_completing_event_takes_over_from_an_owner_that_lost_its_p
     first, second = own(store, 0, "a"), own(store, 1, "b")
     wait(store, first, member("flights", offset=1))
     store.waiting.add(first, member("weather", offset=2), both, HOUR)
-    successor = own(store, 0, "c")
+    successor, copy = own(store, 0, "c"), replace(member("weather", 1, 7), headers=[("by", b"another way")])
 
-    assert store.waiting.add(second, member("weather", 1, 7), both, HOUR).state == "complete"
-    assert store.waiting.add(second, member("weather", 1, 7), both, HOUR).state == "complete"
+    assert store.waiting.add(second, copy, both, HOUR).state == "complete"
+    again = store.waiting.add(second, copy, both, HOUR)
+    assert (again.state, again.members[-1]) == ("complete", copy)
     assert store.waiting.add(successor, member("weather", 0, 2), both, HOUR).state == "held"
 
 

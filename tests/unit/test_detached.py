@@ -17,10 +17,11 @@ from farandole.event import fact
 from farandole.fill import plan
 from farandole.kept import unpack
 from farandole.manifest import read_manifest, write_manifest
+from farandole.match import Signal
 from farandole.owned import RUNNING, Owned
 from farandole.parking import Parking
 from farandole.resources import Resources
-from farandole.run import Kit, Run, Signal
+from farandole.run import Kit, Run
 from farandole.store import Lease
 from farandole.testing import Stage
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from farandole.clock import ManualClock
 from farandole.deadletter import DeadLetter, failure_of
 from farandole.declaration import Declaration
+from farandole.delivery import REEMITTED, Delivery, retry_record
 from farandole.event import Envelope, Event, RawRecord, Record, envelope_of
 from farandole.ids import position_key, run_id, waiting_id
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, ledger_schema
+from farandole.match import Signal
 from farandole.outcome import Books
 from farandole.owned import Owned
-from farandole.run import Run, RunState, Signal
+from farandole.restore import member_of
+from farandole.run import Run, RunState
 from farandole.store.rows import Lane
 from farandole.store.waiting import Member
 
@@ -164,6 +168,49 @@ def test_an_event_that_waited_in_vain_takes_the_place_of_its_waiting_entry():
     [before] = books().waiting(home, home.window[0], waiting, member(waiting), []).records
     assert line.key == before.key
     assert (entry_of(line).state, entry_of(line).triggers[0]["signal"]) == ("dead", "made")
+
+
+def sent_again(missed: Signal) -> Member:
+    """A member as the retry topic has brought it: the place of that record, and its headers."""
+    raw = missed.raw
+    delivery = Delivery(
+        REEMITTED, "run-1", missed.key, raw.topic, raw.topic_id, raw.partition, raw.offset, raw.timestamp
+    )
+    sent = retry_record("retry.unit", 1, raw, delivery)
+    headers = cast("list[tuple[str, bytes | None]]", sent.headers)
+    return Member(
+        missed.key, missed.name, b"join", "retry.unit", "rid", 0, 41, 2000, sent.key, headers, sent.value, missed.digest
+    )
+
+
+def test_a_member_that_was_sent_again_is_its_event_where_it_stood_and_names_the_record_that_brought_it():
+    missed = signal()
+    brought = sent_again(missed)
+    assert brought.raw == missed.raw
+    assert brought.via == "rid/0/41"
+    assert (member(missed).raw, member(missed).via) == (missed.raw, "")
+
+
+def test_what_is_told_of_a_member_that_was_sent_again_names_its_event_and_the_record_that_brought_it():
+    home, missed = owned(7), signal()
+    brought = sent_again(missed)
+    failure = failure_of(ValueError("late"), "join", "", "unit")
+    missed.via = brought.via
+
+    [waits] = books().waiting(home, home.window[0], missed, brought, ["right"]).records
+    *_, run, joined = books().ended(run_of(missed, signal(8, name="right"), join_key=b"join")).records
+    completes, _ = books().ended(run_of(signal(8, name="right"), missed, join_key=b"join")).records
+    _, late = books().given_up(home, [], brought.raw, missed.event, missed.key, failure, brought).records
+
+    assert [(e.state, e.via) for e in map(entry_of, (waits, run, joined, completes, late))] == [
+        ("waiting", ["rid/0/41"]),
+        ("done", []),
+        ("joined", ["rid/0/41"]),
+        ("done", ["rid/0/41"]),
+        ("dead", ["rid/0/41"]),
+    ]
+    assert {entry_of(line).triggers[0]["topic_id"] for line in (waits, joined, late)} == {"tid"}
+    assert replace(member_of(entry_of(waits)), timestamp=2000) == brought
 
 
 def test_a_range_names_the_offsets_that_came_to_no_run_by_reason():

@@ -72,6 +72,15 @@ def test_a_member_of_a_set_counts_as_what_its_run_has_become():
     assert made.outcomes() == {"done": 1}
 
 
+def test_a_record_that_brought_a_member_of_a_set_is_done_with_when_that_was_joined():
+    account = Account("pairs")
+    for state in ("waiting", "joined"):
+        entry = Entry("run", "pairs", "waits-1", state=state, keys=[b"k"], via=["retry/0/5"])
+        account.take(entry.record())
+        assert account.of("retry", 0).covers(5)
+    assert not account.of("retry", 0).open
+
+
 def test_an_offset_that_holds_no_record_is_looked_at_once():
     made = covered(0, 2)
     made.empty(range(1, 2))

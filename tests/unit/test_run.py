@@ -18,8 +18,9 @@ from farandole.event import Envelope, Event, Position, RawRecord, envelope_of, f
 from farandole.fill import plan
 from farandole.ids import attempt_key, output_id
 from farandole.kept import pack
+from farandole.match import Signal
 from farandole.resources import Database, Resources
-from farandole.run import Kit, Run, RunState, Signal, advance
+from farandole.run import Kit, Run, RunState, advance
 from farandole.store.rows import Lane
 
 ASKED, GIVEN, REFUSED = "unit.run.asked.v1", "unit.run.given.v1", "unit.run.refused.v1"
