@@ -10,9 +10,9 @@ SYNC := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV) sync --froz
 # A wait that runs out on a busy machine gets one second go, which is named in the report; a wrong answer never does.
 SECOND_GO := --reruns 1 --only-rerun "not within [0-9.]+ s" -r R
 
-# Tests with real servers mostly wait: files run side by side, each worker with servers of its own (a gigabyte each).
-WORKERS ?= 3
-ASIDE := -n $(WORKERS) --dist loadfile
+# Tests with real servers mostly wait: they run side by side, each worker with servers of its own (a gigabyte or two).
+ITEST_WORKERS ?= 3
+CHAOS_WORKERS ?= 2
 
 export PYTHONPATH :=
 MAKEFLAGS += --no-print-directory
@@ -59,10 +59,12 @@ contract: .venv/.has-all ## one suite on every implementation; PostgreSQL starts
 	$(RUN)/pytest -q tests/contract
 
 itest: .venv/.has-all ## real servers, started by the project's own launcher
-	$(RUN)/pytest -q tests/integration -m "not soak" --durations=20 $(ASIDE) $(SECOND_GO)
+	$(RUN)/pytest -q tests/integration -m "not soak" --durations=20 \
+		-n $(ITEST_WORKERS) --dist loadfile --no-loadscope-reorder $(SECOND_GO)
 
 chaos: .venv/.has-all ## services killed at every point, and the books that must balance
-	$(RUN)/pytest -q tests/chaos -m "not soak" --durations=10 $(SECOND_GO)
+	$(RUN)/pytest -q tests/chaos -m "not soak" --durations=10 \
+		-n $(CHAOS_WORKERS) --dist worksteal $(SECOND_GO)
 
 chaos-mutants: .venv/.has-all ## one safeguard switched off at a time: a test must notice
 	$(RUN)/python -m tests.chaos.mutants

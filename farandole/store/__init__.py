@@ -16,6 +16,7 @@ from farandole.store.engine import Database
 from farandole.store.epochs import Epochs
 from farandole.store.inbox import Inbox
 from farandole.store.leases import Leases
+from farandole.store.migrate import VERSION_TABLE
 from farandole.store.orders import Orders
 from farandole.store.recovery import Recovery
 from farandole.store.rows import Claim, Known, Lane, Lease, OutboxRow, Outcome, Settlement, Taken
@@ -92,7 +93,7 @@ def open_store(url: str, pipeline: str) -> Store:
     ``{pipeline}`` in `url` becomes the pipeline's name. Raises SettingsError if the URL or what it names
     is wrong, DatabaseUnreachable if the database does not answer.
     """
-    database = Database(url, pipeline, metadata.tables)
+    database = Database(url, pipeline, [*metadata.tables, VERSION_TABLE])
     try:
         store = Store(database, pipeline)
         store.recovery.open()

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from farandole.errors import DatabaseUnreachable, SettingsError
+from farandole.errors import DatabaseUnreachable, SettingsError, TablesLost
 from farandole.store import host, migrate, open_store
 from farandole.store.tables import metadata
 from tests.contract.store_values import key, outcome, own, settlement, together
@@ -53,6 +54,15 @@ def test_first_starts_of_several_processes_at_once_all_succeed(store_url):
     ended = [process.communicate(timeout=60) for process in starting]
 
     assert [out for out, _ in ended] == ["0\n"] * 3, ended
+
+
+@pytest.mark.parametrize("gone", ["dedup", migrate.VERSION_TABLE])
+def test_a_table_that_goes_between_two_looks_is_told_as_lost(store, gone):
+    with store.transaction() as conn:
+        conn.execute(text(f"DROP TABLE {gone}"))
+
+    with pytest.raises(TablesLost, match=f"the table {gone} is gone"), store.transaction() as conn:
+        conn.execute(text(f"SELECT * FROM {gone}"))
 
 
 def test_a_table_that_somebody_dropped_is_made_again(store, another_store):
