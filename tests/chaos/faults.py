@@ -384,7 +384,7 @@ class Storm:
     """Events told again many times, also long settled ones, in no order."""
 
     tell: Callable[[Sequence[int]], None]
-    numbers: Callable[[], int]
+    numbers: Callable[[], Sequence[int]]
     luck: random.Random
     name: ClassVar[str] = "storm of duplicates"
     least: ClassVar[float] = 0.5
@@ -392,7 +392,7 @@ class Storm:
     def start(self) -> None:
         there = self.numbers()
         if there:
-            some = [self.luck.randrange(there) for _ in range(10)] * 20
+            some = self.luck.choices(there, k=10) * 20
             self.luck.shuffle(some)
             self.tell(some)
 

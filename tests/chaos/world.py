@@ -179,7 +179,7 @@ class World:
         assert producer.flush(60) == 0
 
     def numbers(self, *kinds: str) -> set[int]:
-        return {n for n, kind in self.kinds.items() if kind in kinds}
+        return {n for n, kind in list(self.kinds.items()) if kind in kinds}
 
     def _producer(self) -> Producer:
         return Producer(
