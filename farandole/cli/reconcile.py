@@ -32,8 +32,8 @@ def reconcile(pipelines: tuple[str, ...], most: int | None, output: str | None, 
     services/ or module:object; all of services/ unless one is named. Leaves with 3 when something is missing and was
     not sent, a declaration cannot be read (the others are swept), or a finding stands that is more than a hint.
 
-    Findings are told beside: a subscription that takes nothing any more, runs that nobody holds, events that
-    nobody takes.
+    Findings are told beside: a subscription that takes nothing any more, runs that nobody holds, what is
+    denied by ACL, events that nobody takes.
 
     A source with an inventory (services/landing: the files in the raw folder) is compared too: landed = told + missed.
     A file that was never told is told now, with the id that its own service would give.

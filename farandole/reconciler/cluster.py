@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from farandole.clock import Clock
+from farandole.declaration import Declaration
 from farandole.event import Record
 from farandole.kafka.admin import Admin, Committed
 from farandole.kafka.codec import Codec
+from farandole.kafka.permissions import Denied
 from farandole.kafka.reader import TopicReader
 from farandole.rewind import mark_of
 from farandole.topics import SEED_MARK
@@ -19,7 +21,10 @@ SHARE, LEAST = 0.01, 100
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The servers. `send` returns when all is acknowledged, and raises Unreachable otherwise."""
+    """The servers. `send` returns when all is acknowledged, and raises Unreachable otherwise.
+
+    `denied` says what a pipeline needs and may not do.
+    """
 
     admin: Admin
     read: Callable[[str], TopicReader]
@@ -28,6 +33,7 @@ class Cluster:
     clock: Clock
     instance: str = ""
     version: str = ""
+    denied: Callable[[Declaration], Sequence[Denied]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from farandole.kafka.permissions import Denied
+
 KINDS: dict[str, str] = {
     "matches-nothing": "a subscription takes none of the events that come, though it did, or never did",
+    "denied": "a principal may not do what the pipeline needs, by ACL",
     "abandoned": "a run began and has no end, and nobody holds it",
     "nobody-takes": "events were refused by every pipeline that listens to their topic",
     "nobody-listens": "a topic has events, and no pipeline listens to it",
@@ -55,6 +58,11 @@ class Findings:
     ended: list[str] = field(default_factory=list)
 
     @property
+    def ids(self) -> list[str]:
+        """Of what stands."""
+        return [one.id for one in self.standing]
+
+    @property
     def changed(self) -> bool:
         """Whether there is something to tell that was not told before."""
         return bool(self.begun or self.ended)
@@ -82,3 +90,16 @@ def compared(standing: Sequence[Finding], before: Collection[str]) -> Findings:
     """What stands now against the ids that stood at the sweep before."""
     now: Iterable[str] = [one.id for one in standing]
     return Findings(list(standing), [one for one in now if one not in before], sorted({*before} - {*now}))
+
+
+def partly(standing: Sequence[Finding], kind: str, before: Collection[str]) -> Findings:
+    """The same where only one kind could be looked for."""
+    return compared(standing, [one for one in before if one.startswith(f"{kind}/")])
+
+
+def forbidden(pipeline: str, denied: Denied) -> Finding:
+    """That somebody may not do what a pipeline needs."""
+    right = denied.right
+    look = f"kafka-acls.sh --bootstrap-server … --list --{right.kind} {right.name}"
+    about = right.name if right.kind == "topic" else ""
+    return Finding("denied", pipeline, about, str(denied), f"{denied.principal} {right}".strip(), look)

@@ -11,9 +11,9 @@ from farandole.declaration import Declaration
 from farandole.errors import FarandoleError, Unreachable
 from farandole.event import Record, event_type_of
 from farandole.fill import event_class
-from farandole.kafka.admin import Admin
 from farandole.kafka.codec import Codec
 from farandole.kafka.emitter import Emitter
+from farandole.kafka.permissions import Permissions
 from farandole.kafka.reader import TopicReader
 from farandole.kafka.registry import Registry
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
@@ -23,7 +23,7 @@ from farandole.reconciler.account import Account
 from farandole.reconciler.asleep import Asleep
 from farandole.reconciler.cluster import Cluster, Limits
 from farandole.reconciler.coverage import Coverage
-from farandole.reconciler.findings import Findings, compared
+from farandole.reconciler.findings import Findings, compared, forbidden, partly
 from farandole.reconciler.history import History
 from farandole.reconciler.inventory import Comparison
 from farandole.reconciler.report import SERVICE, Compared, Listened, Swept, Told
@@ -116,10 +116,21 @@ class Reconciler:
         account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
         history = History.of(declaration, kept.known)
         declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
-        swept = Sweep(declaration, self._cluster, account, history, declared, limits).run()
-        standing = before = kept.known.get("told", ())
+        before = kept.known.get("told", ())
+        denied = [forbidden(declaration.name, one) for one in self._cluster.denied(declaration)]
+        try:
+            swept = Sweep(declaration, self._cluster, account, history, declared, limits).run()
+        except FarandoleError as error:
+            if not denied:
+                raise
+            swept = Swept(declaration.name, note=f"not swept: {error}", started_at=self._cluster.clock.millis())
+            swept.findings = partly(denied, "denied", before)
+            standing = [*swept.findings.ids, *(one for one in before if not one.startswith("denied/"))]
+            save(self._database, declaration.name, kept._replace(known={**kept.known, "told": standing}))
+            return swept
+        standing = before
         if not swept.note:
-            swept.findings = compared(list(history.findings()), before)
+            swept.findings = compared([*denied, *history.findings()], before)
             standing = [one.id for one in swept.findings.standing]
             ranges = {(f.topic_id, f.partition): (f.begins, f.position) for f in swept.found if f.position is not None}
             judged[declaration.name] = Judged(history, ranges)
@@ -177,13 +188,15 @@ def open_reconciler(
         closing(Registry(settings.registry(), settings.schema_registry_basic_auth_user_info)) as registry,
         closing(open_sweeps(settings.database(SERVICE), SERVICE)) as database,
     ):
+        admin = Permissions(bootstrap, properties)
         cluster = Cluster(
-            Admin(bootstrap, properties),
+            admin,
             lambda topic: TopicReader(bootstrap, topic, properties, patience=PATIENCE),
             Codec(registry, schemas()),
             Emitter(bootstrap, properties).send,
             SystemClock(),
             instance(),
             version(),
+            admin.denied,
         )
         yield Reconciler(declarations, cluster, database, inventories, readers, unreadable)

@@ -109,7 +109,7 @@ class Swept:
             "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
             **self.findings.told(),
         }
-        return _fact(self, bool(missed or self.note or self.findings.changed), told)
+        return _fact(self, bool(missed or (self.note and not self.findings.standing) or self.findings.changed), told)
 
 
 @dataclass(slots=True)
