@@ -156,7 +156,9 @@ class Entry:
     payload: bytes | None = None  # of an event that waits: what a taking-over instance needs to go on
     payload_key: bytes | None = None
     headers: list[Header] = field(default_factory=list)
-    via: list[str] = field(default_factory=list)  # retry records that brought it: topic id/partition/offset
+    via: list[str] = field(default_factory=list)
+    """The retry records (topic id/partition/offset) that brought it: one for each event of a run that was parked, or
+    the one of a member that was missed, where it waits, is joined, or completes its set."""
     attempt: int = 0  # of a parked run: the next one
     due: Moment = None  # of a parked run: not before
     span: Span | None = None

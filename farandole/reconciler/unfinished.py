@@ -12,7 +12,7 @@ from typing import Any
 
 from farandole.ids import spread
 from farandole.kafka.admin import Admin, Committed, Group, Topic
-from farandole.ledger.entry import outranks
+from farandole.ledger.entry import outranks, place_of
 from farandole.reconciler.cluster import position_of
 from farandole.reconciler.findings import Finding
 
@@ -56,9 +56,9 @@ class Unfinished:
             return
         alone = len(entry["triggers"]) == 1
         rest = Rest(entry["life"], (alone and entry["okey"]) or entry["id"].encode(), _at(entry))
-        if entry["via"]:
-            rest.topic_id, partition, offset = entry["via"][0].rsplit("/", 2)
-            rest.partition, rest.below = int(partition), int(offset) + 1
+        if entry["via"] and len(entry["via"]) == len(entry["triggers"]):  # else they brought a member of its set only
+            rest.topic_id, rest.partition, offset = place_of(entry["via"][0])
+            rest.below = offset + 1
         self.runs[entry["id"]] = rest
 
     def look(self, admin: Admin, retry: Topic, group: Group, committed: Mapping[tuple[str, int], Committed]) -> None:

@@ -199,6 +199,14 @@ def test_a_run_whose_record_the_ledger_names_is_judged_by_its_offset(via, positi
     assert judged(unfinished, position) == found
 
 
+def test_a_set_completed_by_a_member_that_was_sent_again_rests_in_records_of_its_own_and_not_in_the_one_of_the_member():
+    unfinished, entry = Unfinished("p"), parked(via=["R/0/7"])
+    entry["triggers"] *= 2
+    unfinished.take(entry)
+    assert judged(unfinished, 8, cluster=Cluster(10)) == [], "the member's record was passed, and not those of the set"
+    assert judged(unfinished, 10) == ["passed"]
+
+
 @pytest.mark.parametrize("state", ["done", "dead", "resolved", "uncertain"])
 def test_a_run_that_ended_is_forgotten_and_what_an_earlier_life_says_later_changes_nothing(state):
     unfinished = Unfinished("p")
