@@ -6,7 +6,7 @@ There a member of a join goes into its set, as if it came by its own topic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farandole.deadletter import Failure, LetterContext, fingerprint, letter_of, size_of
@@ -16,12 +16,12 @@ from farandole.event import RawRecord, Record, envelope_of
 from farandole.ids import digest, run_id
 from farandole.kafka.admin import Committed, Topic
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, ledger_partition, reason
-from farandole.letters import Ledger, own_key
+from farandole.letters import own_key
 from farandole.reconciler.account import Account
 from farandole.reconciler.cluster import Cluster, Limits, position_of
 from farandole.reconciler.missed import Missed, Place, Sent, sent_before
 from farandole.reconciler.report import Found
-from farandole.reconciler.told import keys_told
+from farandole.reconciler.told import places_told
 
 TIMES = 3
 """So often an event is sent again before it becomes a dead letter."""
@@ -62,7 +62,8 @@ class Resend:
     ) -> None:
         """Do what can be done, and note it in what was found. Raises Unreachable."""
         cases = [(one, [self._case(raw) for raw in missed.records]) for one, missed in found if missed.total]
-        known = self._known([case for _, many in cases for case in many])
+        keys = {case.key for _, many in cases for case in many}
+        known = places_told(self.cluster.read, self.cluster.codec, self.declaration, keys)
         retry = topics[self.declaration.retry_topic]
         sent = sent_before(self.cluster.read, retry.name)
         standing = {p: position_of(committed.get((retry.name, p)))[0] for p in range(retry.partitions)}
@@ -86,20 +87,11 @@ class Resend:
         key, name = self.declared(raw) or own_key(raw), self.declaration.name
         return Case(raw, key, run_id(name, 0, [key]))
 
-    def _known(self, cases: Sequence[Case]) -> frozenset[bytes]:
-        """Of these, the keys that the ledger knows: then another telling of the same event has come to something."""
-        name, codec = self.declaration.name, self.cluster.codec
-        if self.declaration.join is not None:  # the id of its run is made of the whole set
-            return keys_told(self.cluster.read, codec, name, {case.key for case in cases})
-        with Ledger(self.cluster.read(LEDGER_TOPIC), codec, name) as ledger:
-            told = ledger.read({case.run_id for case in cases})
-        return frozenset(case.key for case in cases if case.run_id in told)
-
     def _without_known(
         self,
         one: Found,
         cases: Sequence[Case],
-        known: frozenset[bytes],
+        known: Mapping[bytes, Collection[Place]],
         sent: Mapping[Place, Sequence[Sent]],
         retry: Topic,
     ) -> list[Case]:
@@ -110,9 +102,12 @@ class Resend:
             dropped = any(
                 self.account.of(retry.topic_id, s.partition).covers(s.offset) for s in sent.get(case.place, ())
             )
-            if dropped or case.key in known:
+            told = known.get(case.key, ())
+            if dropped or any(place != case.place for place in told):  # another telling of it has come to something
                 coverage.settled(case.raw.offset, "duplicate")
                 one.missed -= 1
+            elif told:
+                one.pending += 1  # it has come itself, since the ledger was read: the next sweep knows as what
             else:
                 left.append(case)
         one.outcomes = coverage.outcomes()

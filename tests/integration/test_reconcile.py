@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
+from farandole.reconciler import resend
 from farandole.reconciler.cluster import Limits
 from farandole.reconciler.reconciler import open_reconciler
 from farandole.reconciler.report import SERVICE
@@ -222,6 +223,28 @@ def test_an_event_that_was_told_again_and_run_is_a_duplicate_and_not_missed(worl
     lose(world, "Double", 0, 1)
     (row,) = sweep(world, "Double")
     assert (row["landed"], row["done"], row["duplicate"], row["missed"], row["reemitted"]) == (21, 20, 1, 0, 0)
+
+
+def test_an_event_that_comes_to_something_while_it_is_looked_for_counts_as_what_it_came_to(world, monkeypatch):
+    world.create("Double")
+    world.send(range(20), partition=0)
+    world.drain("Double")
+    world.send([20], partition=0)
+    lose(world, "Double", 0, 1)
+    assert sweep(world, "Double")[0]["reemitted"] == 1
+    look = resend.places_told
+
+    def late(*asked):
+        service = world.run("Double")
+        until(lambda: len(world.runs("Double", "done")) == 21)
+        service.stop()
+        return look(*asked)
+
+    monkeypatch.setattr(resend, "places_told", late)
+    (row,) = sweep(world, "Double")
+    assert (row["done"], row["duplicate"], row["missed"], row["pending"]) == (20, 0, 1, 1)
+    (row,) = sweep(world, "Double")
+    assert (row["done"], row["duplicate"], row["missed"], row["pending"]) == (21, 0, 0, 0)
 
 
 def test_filtered_parked_and_quarantined_records_are_outcomes_and_a_lost_memory_changes_nothing(world):
