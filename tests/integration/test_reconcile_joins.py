@@ -110,6 +110,24 @@ def test_a_copy_of_a_member_whose_set_has_run_or_of_one_that_waits_is_a_duplicat
     assert world.records(world.declaration("Pairs").retry_topic) == []
 
 
+def test_sweeps_while_much_is_under_way_miss_nothing_and_send_nothing(world):
+    world.create("Pairs")
+    service = world.run("Pairs")
+    rows = []
+    for some in range(5):
+        send_pairs(world, range(some * 60, some * 60 + 60), times=2, seed=some)
+        rows += swept(world).values()
+    assert min(row["done"] for row in rows) < 300, "nothing was under way"
+    world.wait_drained("Pairs", 90)
+    until(lambda: all(row["done"] == 300 for row in swept(world).values()))
+    rows += swept(world).values()
+    service.stop()
+    assert {(row["missed"], row["reemitted"], row["dead"]) for row in rows} == {(0, 0, 0)}
+    assert all(map(balanced, rows))
+    assert [(row["landed"], row["done"], row["duplicate"]) for row in rows[-2:]] == [(600, 300, 300)] * 2
+    assert world.records(world.declaration("Pairs").retry_topic) == []
+
+
 def sent_again(world, *, waits):
     """One set was run; of the next one a half was lost and stands in the retry topic; the other waits, or is to come."""
     world.partitions = 1
