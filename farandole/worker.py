@@ -69,7 +69,7 @@ class Worker:
         self.assignments = 0
         self.done = 0
         self.stopping = threading.Event()
-        self._database = Outage(clock, self.say, self._set_back)
+        self._database = Outage(clock, self.say, self.owned, self._set_back)
         self._pause_until: dict[Key, float] = {}
         self._blocked_due = 0.0
         self.backlog: deque[RawRecord] = deque()

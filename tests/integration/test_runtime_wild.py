@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from farandole.store import open_store
 from tests.integration.runtime_world import until
 
 HARMLESS = ("error", "bare", "system-exit", "keyboard", "memory", "wrong", "wrong-event", "recursion")
@@ -89,3 +90,25 @@ def test_an_instance_that_slept_through_its_session_cancels_what_was_under_way_a
     assert len(told(world, "weigh")) == 1
     [run] = world.runs("WeighThenWait")
     assert [(s["name"], s["reused"]) for s in run["steps"]] == [("weigh", True), ("wait_long", False)]
+
+
+def test_a_claim_of_one_that_has_a_successor_costs_its_partitions_and_not_its_service(world, monkeypatch):
+    monkeypatch.setattr("farandole.worker.FENCED_PAUSE", 1.0)
+    world.create("Double")
+    service = world.run("Double")
+
+    def tell(n):
+        value = world.frame(world.module.SENT, world.number(n))
+        world.put(world.module.SENT, value, None, world.headers(f"n{n}"))  # without a record key: it is claimed
+        world.flush()
+
+    tell(1)
+    until(lambda: world.outputs() == [2])
+    store = open_store(world.database, world.group("Double"))
+    for (topic, partition), owned in list(service.worker.owned.items()):
+        store.inbox.take_over(topic, owned.lane.topic_id, partition, "successor")
+    tell(2)
+    until(lambda: world.said("partition.fenced"), 30, lambda: service.error)
+    until(lambda: world.outputs() == [2, 4], 30, lambda: service.error)
+    store.close()
+    service.stop()
