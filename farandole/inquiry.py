@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from farandole.clock import Clock
 from farandole.declaration import Declaration, Subscription
 from farandole.event import Interval, Position
+from farandole.kafka.permissions import Denied, reads_of
 from farandole.ledger import evidence as ask
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
 from farandole.ledger.gaps import gaps
@@ -38,7 +39,10 @@ _WEEK = 10 * _DAY  # the next deadline after a long weekend lies within it
 
 @dataclass(slots=True)
 class Inquiry:
-    """One question, asked of the servers. `paused` gives the command that holds a pipeline, `projection` connects."""
+    """One question, asked of the servers. `paused` gives the command that holds a pipeline, `projection` connects.
+
+    `denied` says what a pipeline needs and may not do.
+    """
 
     scanner: Scanner
     projection: Callable[[], AbstractContextManager[Connection]]
@@ -46,6 +50,7 @@ class Inquiry:
     schedules: Sequence[Schedule]
     paused: Callable[[str], Mapping[str, Any] | None]
     clock: Clock
+    denied: Callable[[Declaration], Sequence[Denied]] = lambda _: ()
 
     def verdict(
         self, pipeline: str, interval: Interval, clauses: Sequence[str] = (), asked: frozenset[str] = frozenset()
@@ -67,6 +72,10 @@ class Inquiry:
     def evidence(self, declaration: Declaration, interval: Interval, clauses: Sequence[str] = ()) -> Evidence:
         """What is known of a pipeline and an interval. Raises Unreachable."""
         name, now = declaration.name, self.clock.now()
+        lacking = [one for one in self.denied(declaration) if not one.own or one.right in reads_of(declaration)]
+        denied = tuple(map(str, lacking))
+        if any(one.own for one in lacking):  # who asks may not look, nor may a pipeline that connects as he does
+            return Evidence(name, interval, now, denied=denied)
         admin = self.scanner.admin
         committed = admin.committed(name)
         instances = admin.group(name).members
@@ -94,6 +103,7 @@ class Inquiry:
                 breakers=tuple(ask.breakers(conn, name)),
                 gaps=tuple(lost),
                 ignored=tuple(ask.ignored(conn, name)),
+                denied=denied,
                 expected=next(iter(ask.expected_about(conn, interval, pipeline=name)), None),
                 nothing_due=_nothing_due(declaration, interval),
             )

@@ -23,6 +23,7 @@ CAUSES: dict[str, str] = {
     "uncertain": "an effect outside is in doubt: a person decides",
     "resolved": "a person closed the dead letter without a run",
     "parked": "its next attempt is not due yet",
+    "denied": "it may not do what it needs to take its event, by ACL",
     "paused": "a person paused the pipeline",
     "stopped": "its partition stopped, and waits for a person",
     "no-instance": "its event is there, and no instance of the pipeline runs",
@@ -99,7 +100,7 @@ class Input:
 class Evidence:
     """All that is known of one pipeline and one interval at `now`.
 
-    `current`: the projection is as new as the offsets.
+    `current`: the projection is as new as the offsets. `denied`: rights it lacks; without `inputs` nobody could look.
     """
 
     pipeline: str
@@ -115,6 +116,7 @@ class Evidence:
     breakers: tuple[Mapping[str, Any], ...] = ()
     gaps: tuple[Mapping[str, Any], ...] = ()
     ignored: tuple[Mapping[str, Any], ...] = ()
+    denied: tuple[str, ...] = ()
     expected: Mapping[str, Any] | None = None
     nothing_due: bool = False
 
@@ -158,10 +160,8 @@ Upstream = Callable[[str, Input], Verdict]
 
 def decide(e: Evidence, upstream: Upstream) -> Verdict:
     """The one cause. `upstream` is asked where nothing came that a pipeline here makes."""
-    for move in (_run_ended_badly, _ran, _held, _lost_track, _waits):
-        if found := move(e, upstream):
-            return replace(found, interval=found.interval or e.interval)
-    found = _nothing_came(e, upstream)
+    moves = (_run_ended_badly, _ran, _held, _lost_track, _waits, _nothing_came)
+    found = next(told for move in moves if (told := move(e, upstream)))
     return replace(found, interval=found.interval or e.interval)
 
 
@@ -213,9 +213,11 @@ def _ran(e: Evidence, _: Upstream) -> Verdict | None:
 def _held(e: Evidence, _: Upstream) -> Verdict | None:
     """An event is there, and not taken yet."""
     ahead = [event for event in _events(e) if event.outcome == "ahead"]
+    there = tuple(event.proof for event in ahead[:5])
+    if e.denied and (there or not e.inputs):
+        return Verdict("denied", e.pipeline, "; ".join(e.denied), ({"lacks": e.denied}, *there), "kafka-acls.sh --list")
     if not ahead:
         return None
-    there = tuple(event.proof for event in ahead[:5])
     if e.paused:
         says = f"paused by {e.paused['actor']} at {_time(e.paused['at'])}: {e.paused['reason']}"
         return Verdict("paused", e.pipeline, says, (dict(e.paused), *there), f"farandole resume {e.pipeline}")

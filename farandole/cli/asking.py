@@ -29,9 +29,9 @@ def open_inquiry(declaration: Declaration) -> Iterator[Inquiry]:
     from farandole.cli.records import clients
     from farandole.clock import SystemClock
     from farandole.inquiry import Inquiry
-    from farandole.kafka.admin import Admin
     from farandole.kafka.codec import Codec
     from farandole.kafka.control import Control
+    from farandole.kafka.permissions import Permissions
     from farandole.ledger.database import read_projection
     from farandole.scan import Scanner
     from farandole.topics import own_schemas
@@ -40,7 +40,8 @@ def open_inquiry(declaration: Declaration) -> Iterator[Inquiry]:
         settings, properties = opened.settings, opened.settings.client_properties()
         codec = Codec(opened.registry, own_schemas(), trusted=own_schemas())
         control = Control(settings.bootstrap(), codec, properties)
-        scanner = Scanner(Admin(settings.bootstrap(), properties), opened.reader, opened.codec)
+        admin = Permissions(settings.bootstrap(), properties)
+        scanner = Scanner(admin, opened.reader, opened.codec)
         database = read_projection(settings.database("projector"))
         try:
             yield Inquiry(
@@ -50,6 +51,7 @@ def open_inquiry(declaration: Declaration) -> Iterator[Inquiry]:
                 list(_schedules().values()),
                 lambda name: _paused(control, name),
                 SystemClock(),
+                admin.denied,
             )
         finally:
             database.close()

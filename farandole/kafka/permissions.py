@@ -73,6 +73,11 @@ class Denied:
     right: Right
     principal: str = ""
 
+    @property
+    def own(self) -> bool:
+        """Whether it is this client that may not."""
+        return not self.principal
+
     def __str__(self) -> str:
         who = self.principal or "who connects as this command or service does"
         return f"{who} may not {self.right}"
@@ -82,9 +87,15 @@ def rights_of(declaration: Declaration) -> tuple[Right, ...]:
     """What a pipeline has to be allowed so that it can take and settle an event."""
     return (
         Right(READ, "group", declaration.name),
-        *(Right(READ, "topic", topic) for topic in (*declaration.topics, declaration.retry_topic, LEDGER)),
+        *reads_of(declaration),
+        *(Right(READ, "topic", topic) for topic in (declaration.retry_topic, LEDGER)),
         *(Right(WRITE, "topic", topic) for topic in (declaration.retry_topic, declaration.dead_letter_topic, LEDGER)),
     )
+
+
+def reads_of(declaration: Declaration) -> tuple[Right, ...]:
+    """The topics that it listens to."""
+    return tuple(Right(READ, "topic", topic) for topic in declaration.topics)
 
 
 def refused(rights: Sequence[Right], group: str, acls: Sequence[Acl]) -> Iterator[Denied]:

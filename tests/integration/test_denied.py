@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +20,8 @@ from farandole.topics import LEDGER
 from tests.conftest import own_servers
 from tests.integration.runtime_world import World, until
 from tests.integration.test_findings import sweep
+from tests.integration.test_why import Case, ask
+from tests.integration.why_world import why_world
 
 GUARDED = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -126,3 +129,22 @@ def test_a_principal_of_the_pipelines_own_is_known_by_its_group(world):
     with acls(world, *own[:2], own[3]):
         _, told = until(lambda: (now := said(world))[1] and now)
         assert told == [f"{MERGER} may not Read topic {world.module.SENT}"]
+
+
+def test_why_names_the_denial_whether_the_question_can_be_answered_or_not(guarded, tmp_path):
+    with why_world(guarded, tmp_path) as world:
+        day, topic, group = world.day(), ResourceType.TOPIC, (ResourceType.GROUP, world.group("Plain"))
+        event = world.sent("plain", day)
+        world.projected()
+        case = Case("Plain", day)
+        code, told = ask(world, case)
+        assert (code, told["cause"]) == (3, "no-instance")
+        with acls(world, allowed(*group, MERGER, READ), allowed(*group), allowed(topic, world.module.SENT)):
+            _, told = until(lambda: (now := ask(world, case))[1]["cause"] == "denied" and now)
+            assert told["says"] == f"{MERGER} may not Read topic {world.module.SENT}"
+            assert event in json.dumps(told["proof"])
+        with acls(world, denied(topic, world.module.SENT, ALL)):
+            code, told = until(lambda: (now := ask(world, case))[1]["cause"] == "denied" and now)
+            assert code == 3
+            assert told["says"].endswith(f"may not Read topic {world.module.SENT}")
+        until(lambda: ask(world, case)[1]["cause"] == "no-instance")

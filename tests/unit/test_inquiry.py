@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from farandole.declaration import Declaration, Subscription
 from farandole.event import Interval, Position
 from farandole.inquiry import Inquiry
 from farandole.kafka.admin import Committed, Group
+from farandole.kafka.permissions import Denied, Right
 from farandole.ledger.database import open_projection
 from farandole.ledger.entry import LEDGER_TOPIC, Entry
 from farandole.ledger.projection import Line, project
@@ -78,6 +80,8 @@ class Ask:
         with self.database.writing() as conn:
             project(conn, lines, topic_id="L", read_to={0: self.lines}, checked_at={0: 1})
 
+    denied: Sequence[Denied] = ()
+
     def ran(self, pipeline: str, topic: str, offset: int, state: str = "done", interval: Interval = ABOUT) -> None:
         seen = self.servers.topics[topic][offset]
         self.servers.read[pipeline, topic] = offset + 1
@@ -95,6 +99,7 @@ class Ask:
             (),
             lambda _: None,
             ManualClock(DAY + 40 * HOUR),
+            lambda _: self.denied,
         )
         return inquiry.verdict(asked.name, ABOUT)
 
@@ -185,3 +190,14 @@ def test_where_nothing_is_expected_what_ran_is_the_answer(ask):
     ask.servers.put("merged.v1", "m1", interval=Interval(DAY, DAY + HOUR), table="flights")
     ask.ran("mart", "merged.v1", 0, interval=Interval(DAY, DAY + HOUR))
     assert ask.verdict(MART).cause == "ran"
+
+
+def test_what_only_the_one_who_asks_may_not_do_is_no_cause_unless_it_keeps_him_from_looking(ask):
+    ask.servers.put("staged.v1", "s1", table="weather")
+    write, read = Right("Write", "topic", MERGE.retry_topic), Right("Read", "topic", "staged.v1")
+    ask.denied = [Denied(write)]
+    assert ask.verdict(MERGE).cause != "denied"
+    ask.denied = [Denied(write, "User:merger")]
+    assert (ask.verdict(MERGE).cause, ask.verdict(MERGE).says) == ("denied", f"User:merger may not {write}")
+    ask.denied = [Denied(read)]
+    assert ask.verdict(MERGE).cause == "denied"

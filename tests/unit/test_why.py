@@ -75,6 +75,7 @@ ROWS: dict[str, tuple[Evidence, object]] = {
         known(came(event("ahead")), stopped=({"at": "in.v1[0]", "why": "guard.stopped", "since": DAY.isoformat()},)),
         nobody,
     ),
+    "denied": (replace(known(came(event("ahead"))), denied=("User:a may not Read topic in.v1",), instances=0), nobody),
     "no-instance": (replace(known(came(event("ahead"))), instances=0), nobody),
     "breaker-open": (
         known(came(event("ahead")), breakers=({"name": "api", "since": DAY.isoformat(), "error": "E"},)),
@@ -160,10 +161,19 @@ def test_what_holds_a_pipeline_is_told_in_the_order_in_which_it_has_to_be_mended
         paused={"actor": "ada", "reason": "move", "at": DAY.isoformat()},
         stopped=({"at": "in.v1[0]", "why": "guard.stopped", "since": DAY.isoformat()},),
         breakers=({"name": "api", "since": DAY.isoformat(), "error": "E"},),
+        denied=("User:a may not Read topic in.v1",),
     )
-    order = [every, replace(every, paused=None), replace(every, paused=None, stopped=(), instances=0)]
-    order.append(replace(every, paused=None, stopped=()))
-    assert [decide(one, nobody).cause for one in order] == ["paused", "stopped", "no-instance", "breaker-open"]
+    order = [replace(every, instances=0)]
+    for mended in ({"denied": ()}, {"paused": None}, {"stopped": ()}, {"instances": 1}):
+        order.append(replace(order[-1], **mended))
+    assert [decide(one, nobody).cause for one in order] == [
+        "denied", "paused", "stopped", "no-instance", "breaker-open",
+    ]  # fmt: skip
+
+
+def test_a_question_that_may_not_be_asked_is_answered_by_that():
+    unread = Evidence("mart", ABOUT, DAY, denied=("nobody may not Read topic in.v1",))
+    assert (decide(unread, nobody).cause, decide(unread, nobody).proof[0]["lacks"]) == ("denied", unread.denied)
 
 
 def test_a_partition_that_stopped_elsewhere_is_not_the_cause():
