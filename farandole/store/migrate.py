@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection, delete, inspect, text
 
@@ -14,13 +15,14 @@ HEAD = "0010"
 """The newest revision; a start that finds it in the database loads no alembic. A test compares."""
 
 VERSION_TABLE = "farandole_store_version"
+_VERSION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 _LOCK = 0x6661726E  # any number that is ours among the database's advisory locks
 
 
 def prepare_tables(database: Database) -> None:
     """Create or upgrade the tables; a table that somebody dropped is made again, and then all count as lost.
 
-    Raises SettingsError if the tables are those of a newer release.
+    Raises SettingsError if the tables are those of a newer release, or of another one that nothing names.
     """
     with database.reading() as conn:
         if _ready(conn):
@@ -30,8 +32,9 @@ def prepare_tables(database: Database) -> None:
             conn.execute(text("SET LOCAL lock_timeout = '60s'"))
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if not _ready(conn):
-            _upgrade(conn, database.place)
-            if not tables_there(conn):
+            unnamed = _unnamed(conn, database.place)
+            _migrate(conn, database.place, "stamp" if unnamed else "upgrade")
+            if unnamed or not tables_there(conn):
                 metadata.create_all(conn)
                 conn.execute(delete(incarnation))  # whatever else stands there, something that was settled does not
 
@@ -44,11 +47,28 @@ def tables_there(conn: Connection, *others: str) -> bool:
 def _ready(conn: Connection) -> bool:
     if not tables_there(conn, VERSION_TABLE):
         return False
-    version = conn.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
-    return bool(version == HEAD)
+    return bool(conn.scalar(_VERSION) == HEAD)
 
 
-def _upgrade(conn: Connection, place: str) -> None:
+def _unnamed(conn: Connection, place: str) -> bool:
+    """Whether tables of ours stand there and not the one that says of which release: dropped one by one, under work."""
+    here = inspect(conn)
+    there = set(here.get_table_names())
+    ours = [table for name, table in metadata.tables.items() if name in there]
+    if not ours or (VERSION_TABLE in there and conn.scalar(_VERSION) is not None):
+        return False
+    for table in ours:
+        if {column["name"] for column in here.get_columns(table.name)} != set(table.columns.keys()):
+            raise SettingsError(
+                f"the table {table.name} is of another release, and {VERSION_TABLE} does not say of which",
+                place=place,
+                hint="drop all tables of farandole there: what was settled comes back from the ledger",
+            )
+    return True
+
+
+def _migrate(conn: Connection, place: str, how: Literal["upgrade", "stamp"]) -> None:
+    """Bring the tables to the newest revision, or only say that they are of it."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -58,7 +78,7 @@ def _upgrade(conn: Connection, place: str) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = conn
     try:
-        command.upgrade(config, "head")
+        getattr(command, how)(config, "head")
     except CommandError as error:
         raise SettingsError(
             "the tables are those of a newer farandole",

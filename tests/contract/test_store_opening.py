@@ -29,7 +29,7 @@ def test_a_second_start_loads_no_alembic(store, another_store, monkeypatch):
     def upgrade(*_):
         raise AssertionError
 
-    monkeypatch.setattr(migrate, "_upgrade", upgrade)
+    monkeypatch.setattr(migrate, "_migrate", upgrade)
 
     another_store()
 
@@ -63,6 +63,32 @@ def test_a_table_that_goes_between_two_looks_is_told_as_lost(store, gone):
 
     with pytest.raises(TablesLost, match=f"the table {gone} is gone"), store.transaction() as conn:
         conn.execute(text(f"SELECT * FROM {gone}"))
+
+
+def test_tables_that_are_dropped_one_by_one_while_some_are_made_anew_are_all_there_again(store, another_store):
+    with store.transaction() as conn:
+        for gone in ("dedup", migrate.VERSION_TABLE):
+            conn.execute(text(f"DROP TABLE {gone}"))
+
+    again = another_store()
+
+    assert not store.recovery.whole()
+    with again.engine.connect() as conn:
+        context = MigrationContext.configure(conn, opts={"version_table": migrate.VERSION_TABLE})
+        assert (context.get_current_revision(), compare_metadata(context, metadata)) == (migrate.HEAD, [])
+
+
+def test_tables_of_which_nothing_says_the_release_are_refused_where_they_are_not_those_of_this_one(
+    store, another_store
+):
+    with store.transaction() as conn:
+        conn.execute(text(f"DROP TABLE {migrate.VERSION_TABLE}"))
+        conn.execute(text("ALTER TABLE lease DROP COLUMN owner"))
+
+    with pytest.raises(SettingsError, match="lease is of another release") as raised:
+        another_store()
+
+    assert "drop all tables" in raised.value.hint
 
 
 def test_a_table_that_somebody_dropped_is_made_again(store, another_store):

@@ -32,7 +32,7 @@ def books(request, world):
 
 
 def drop(engine, *tables):
-    """Drop tables, all in one transaction, however busy they are."""
+    """Drop tables, however busy they are: on PostgreSQL all at once, on SQLite one by one, whatever comes between."""
     there = inspect(engine).get_table_names()
     with engine.begin() as conn:
         if engine.dialect.name == "sqlite":
