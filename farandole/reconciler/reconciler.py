@@ -86,7 +86,6 @@ class Reconciler:
                 self._tell(unread)
             yield unread
         judged: dict[str, Judged] = {}
-        self._remember()
         for declaration in self._declarations:
             swept = Swept(declaration.name, started_at=self._cluster.clock.millis())
             try:
@@ -141,23 +140,21 @@ class Reconciler:
         save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told, known))
         return swept
 
-    def _remember(self) -> None:
-        kept = load(self._database, SERVICE).known
-        self._unheard.known = {topic_id: Topical(*told) for topic_id, told in kept.get("topics", {}).items()}
-
     def _listened(self, judged: Mapping[str, Judged]) -> Listened:
-        clock, kept = self._cluster.clock, load(self._database, SERVICE)
+        clock = self._cluster.clock
         listened, began = Listened(Findings(), started_at=clock.millis()), clock.monotonic()
         try:
+            kept = load(self._database, SERVICE).known
+            self._unheard.known = {topic_id: Topical(*told) for topic_id, told in kept.get("topics", {}).items()}
             standing = list(self._unheard.findings(self._cluster.admin, judged))
-            listened.findings = compared(standing, kept.known.get("told", ()))
+            listened.findings = compared(standing, kept.get("told", ()))
             listened.milliseconds = round((clock.monotonic() - began) * 1000)
             known = {topic_id: one.record() for topic_id, one in self._unheard.known.items()}
             told = {"topics": known, "told": [one.id for one in standing]}
             save(self._database, SERVICE, Kept("", 0, {}, told))
             self._tell(listened)
-        except Unreachable as away:
-            listened.note = f"not looked at: {away}"
+        except FarandoleError as error:
+            listened.note = f"not looked at: {error}"
         return listened
 
     def _tell(self, swept: Told) -> None:

@@ -114,6 +114,9 @@ def test_a_topic_that_may_not_even_be_looked_at_is_told_as_denied(world):
         assert "not allowed to describe topic" in swept.note
         again, _ = said(world)
         assert not again.findings.changed
+        double = world.declaration("Double")
+        *_, listened = sweep(world, double, everybody=[double])
+        assert "not allowed to describe topic" in listened.note, "one that may not be looked at ends no sweep"
         assert again.entry().id.split(":")[-1].startswith("day-"), "it was told before"
 
 
