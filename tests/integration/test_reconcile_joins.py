@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -113,13 +115,23 @@ def test_a_copy_of_a_member_whose_set_has_run_or_of_one_that_waits_is_a_duplicat
 def test_sweeps_while_much_is_under_way_miss_nothing_and_send_nothing(world):
     world.create("Pairs")
     service = world.run("Pairs")
-    rows = []
-    for some in range(5):
-        send_pairs(world, range(some * 60, some * 60 + 60), times=2, seed=some)
-        rows += swept(world).values()
-    assert min(row["done"] for row in rows) < 300, "nothing was under way"
+    send_pairs(world, range(10), times=2)
+    until(lambda: len(met(world)) == 10)
+
+    def send():
+        for n in range(10, 300, 5):
+            send_pairs(world, range(n, n + 5), times=2, seed=n)
+            time.sleep(0.1)
+
+    rows, end = list(swept(world).values()), time.monotonic() + 150
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(send)
+        while not sending.done() or min(row["done"] for row in rows[-2:]) < 300:
+            assert time.monotonic() < end, rows[-2:]
+            rows += swept(world).values()
+        sending.result()
+    assert len({row["done"] for row in rows if row["done"] < 300}) > 1, "nothing was under way"
     world.wait_drained("Pairs", 90)
-    until(lambda: all(row["done"] == 300 for row in swept(world).values()))
     rows += swept(world).values()
     service.stop()
     assert {(row["missed"], row["reemitted"], row["dead"]) for row in rows} == {(0, 0, 0)}
