@@ -75,9 +75,10 @@ def learn(app: Any, codec: Codec) -> None:
             known = days[one.pipeline].value(event)
             day = remembered(known, one)
             if day != known:
-                days[one.pipeline] = day
                 row = {"pipeline": one.pipeline, "day": one.day, "came": day}
-                await rhythm.send(key=f"{one.pipeline}/{one.day}".encode(), value=row)
+                # acknowledged before the table has it: killed between the two, it is told again and not left out
+                await (await rhythm.send(key=f"{one.pipeline}/{one.day}".encode(), value=row))
+                days[one.pipeline] = day
 
 
 def _until(stop: threading.Event, over: Callable[[], bool]) -> None:
