@@ -10,9 +10,8 @@ SYNC := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV) sync --froz
 # A wait that runs out on a busy machine gets one second go, which is named in the report; a wrong answer never does.
 SECOND_GO := --reruns 1 --only-rerun "not within [0-9.]+ s" -r R
 
-# Tests with real servers mostly wait: they run side by side, each worker with servers of its own (a gigabyte or two).
+# Integration tests mostly wait: files run side by side, each worker with servers of its own (a gigabyte each).
 ITEST_WORKERS ?= 3
-CHAOS_WORKERS ?= 2
 
 export PYTHONPATH :=
 MAKEFLAGS += --no-print-directory
@@ -63,8 +62,7 @@ itest: .venv/.has-all ## real servers, started by the project's own launcher
 		-n $(ITEST_WORKERS) --dist loadfile --no-loadscope-reorder $(SECOND_GO)
 
 chaos: .venv/.has-all ## services killed at every point, and the books that must balance
-	$(RUN)/pytest -q tests/chaos -m "not soak" --durations=10 \
-		-n $(CHAOS_WORKERS) --dist worksteal $(SECOND_GO)
+	$(RUN)/pytest -q tests/chaos -m "not soak" --durations=10 $(SECOND_GO)
 
 chaos-mutants: .venv/.has-all ## one safeguard switched off at a time: a test must notice
 	$(RUN)/python -m tests.chaos.mutants
