@@ -39,10 +39,10 @@ class StateFile:
         self._writing = RLock()
 
     def servers(self) -> dict[str, Server]:
-        """Every server the launcher knows here, running or not. Raises StackError for an unreadable file."""
+        """Every server the launcher knows here, running or not, by name. Raises StackError for an unreadable file."""
         try:
             read = json.loads(self.path.read_text())
-            return {name: Server(**value) for name, value in read["servers"].items()}
+            return {name: Server(**value) for name, value in sorted(read["servers"].items())}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -37,6 +37,14 @@ def test_what_is_remembered_is_read_back(tmp_path):
     assert state.get("registry") is None
 
 
+def test_servers_are_named_in_one_order_whichever_was_ready_first(tmp_path):
+    state = StateFile(tmp_path)
+    for name in ("kafka-3", "registry", "kafka", "kafka-2"):
+        state.put(Server(name, "127.0.0.1:1", {}))
+
+    assert list(state.servers()) == ["kafka", "kafka-2", "kafka-3", "registry"]
+
+
 def test_a_damaged_state_file_is_named(tmp_path):
     (tmp_path / "stack.json").write_text("{")
 
