@@ -71,7 +71,7 @@ soak: .venv/.has-all ## what takes minutes by nature
 	$(RUN)/pytest -q tests -m soak
 
 bench: .venv/.has-all ## one hop, against others; needs `make up`
-	$(RUN)/python -m bench.hop $(BENCH)
+	PATH="$(CURDIR)/.venv-tools/bin:$$PATH" $(RUN)/python -m bench.hop $(BENCH)
 
 docs: .venv/.has-all ## write the generated pages of the reference anew
 	$(RUN)/python docs/generate.py
