@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 
 from farandole.topics import LEDGER
 from tests.conftest import own_servers
-from tests.integration.runtime_world import World, until
+from tests.integration.runtime_world import until
 from tests.integration.test_findings import sweep
 from tests.integration.test_why import Case, ask
 from tests.integration.why_world import why_world
@@ -32,21 +32,11 @@ READ, WRITE, ALL = AclOperation.READ, AclOperation.WRITE, AclOperation.ALL
 
 
 @pytest.fixture(scope="module")
-def guarded():
+def stack():
     """A broker with an authorizer, and a registry."""
     with own_servers() as servers:
         servers.launcher.start_kafka(properties=GUARDED)
         yield servers
-
-
-@pytest.fixture
-def world(guarded, tmp_path, monkeypatch):
-    monkeypatch.setenv("FARANDOLE_SCHEMAS", str(tmp_path / "world" / "avro"))
-    made = World(guarded.bootstrap_servers, guarded.registry_url, tmp_path / "world")
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @contextmanager
@@ -134,8 +124,8 @@ def test_a_principal_of_the_pipelines_own_is_known_by_its_group(world):
         assert told == [f"{MERGER} may not Read topic {world.module.SENT}"]
 
 
-def test_why_names_the_denial_whether_the_question_can_be_answered_or_not(guarded, tmp_path):
-    with why_world(guarded, tmp_path) as world:
+def test_why_names_the_denial_whether_the_question_can_be_answered_or_not(stack, tmp_path):
+    with why_world(stack, tmp_path) as world:
         day, topic, group = world.day(), ResourceType.TOPIC, (ResourceType.GROUP, world.group("Plain"))
         event = world.sent("plain", day)
         world.projected()
