@@ -53,8 +53,9 @@ class Known(Protocol):
 
 
 class Identity:
-    """Asked at each takeover by the polling thread, and now and then by the watch. `last` is the newest answer.
+    """Asked at each takeover by the polling thread, and now and then by the watch.
 
+    `last` is the newest answer, `seen` how each topic stood when it was last there, until the watch tells it gone.
     `commands` gives what stands on the control topic for topics. `moved` is called where a topic has more partitions
     than it had: record keys have moved, so copies of a key can reach two owners.
     """
@@ -68,6 +69,7 @@ class Identity:
         self._topics, self._known, self._commands = topics, known, commands
         self.moved: Callable[[], None] = lambda: None
         self.last: dict[str, Standing | None] = {}
+        self.seen: dict[str, Standing] = {}
         self._accepted: dict[str, Command] = {}
         self._cuts: dict[str, Command | None] = {}
 
@@ -79,6 +81,7 @@ class Identity:
         for name in [name for name, command in self._cuts.items() if command is None]:
             self._cuts[name] = self._given(name)
         there = {name: self._standing(topic) for name, topic in self._topics(names).items()}
+        self.seen.update(there)
         self.last.update({name: there.get(name) for name in names})
         return there
 

@@ -84,7 +84,6 @@ class Watch:
         own = (LEDGER, declaration.retry_topic)
         self._stable = Stable(lambda topic: STUCK if topic in own else FOREIGN_STUCK)
         self._silence = Silence()
-        self._before: dict[str, Standing | None] = {}
         self._facts: list[Record] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._turn, name="watch", daemon=True)
@@ -120,23 +119,21 @@ class Watch:
 
     def _topics(self) -> list[Standing]:
         self._identity.of(self._names)
-        now = {name: self._identity.last[name] for name in self._names}
         grown = []
-        for name, standing in now.items():
-            before = self._before.get(name)
-            if standing is None and before is not None:
-                self._note(DELETED, before.topic_id, {"topic": name, "topic_id": before.topic_id})
+        for name in self._names:
+            standing = self._identity.last[name]
+            if standing is None and (seen := self._identity.seen.pop(name, None)):
+                self._note(DELETED, seen.topic_id, {"topic": name, "topic_id": seen.topic_id})
             if standing is not None and standing.grown:
                 grown.append(standing)
                 detail = {"topic": name, "topic_id": standing.topic_id}
                 detail |= {"old": str(standing.announced), "new": str(standing.partitions)}
                 self._note("keys.moved", f"{standing.topic_id}/{standing.partitions}", detail)
-        self._before = now
         return grown
 
     def _transactions(self) -> None:
         places = [(LEDGER, self._books.ledger_partition), *self._owned()]
-        gone = {name for name, standing in self._before.items() if standing is None}
+        gone = {name for name in self._names if self._identity.last[name] is None}
         stable, ends = self._cluster.ends([place for place in places if place[0] not in gone])
         for (topic, partition), offset, end in self._stable.look(stable, ends, self._clock.monotonic()):
             detail = {"topic": topic, "partition": str(partition), "offset": str(offset), "end": str(end)}

@@ -56,8 +56,7 @@ class Scene:
         self.standing = Standing("T1", 2, announced=2)
         self.stable, self.end, self.away = 0, 0, False
         self.beats, self.now = [], 0
-        retry = Standing("T9", 2, announced=2)
-        identity = SimpleNamespace(last={}, of=lambda _names: identity.last.update(self._topics(retry)))
+        self.identity = SimpleNamespace(last={}, seen={}, of=self._of)
         books = SimpleNamespace(
             declaration=SimpleNamespace(topics=["in.v1"], retry_topic="retry.p"),
             ledger_partition=7,
@@ -66,10 +65,12 @@ class Scene:
         announce, beats = lambda *what: self.announced.append(what), lambda: (self.beats, self.now)
         cluster = Cluster("b:9092", self._ends, self._publish, announce, beats)
         say = lambda name, **fields: self.said.append((name, fields))  # noqa: E731
-        self.watch = Watch(identity, cluster, books, lambda: [HERE, ("retry.p", 1)], self.clock, say)
+        self.watch = Watch(self.identity, cluster, books, lambda: [HERE, ("retry.p", 1)], self.clock, say)
 
-    def _topics(self, retry):
-        return {"in.v1": self.standing, "retry.p": retry}
+    def _of(self, _names):
+        now = {"in.v1": self.standing, "retry.p": Standing("T9", 2, announced=2)}
+        self.identity.last.update(now)
+        self.identity.seen.update({name: standing for name, standing in now.items() if standing})
 
     def _ends(self, places):
         self.asked = list(places)
@@ -104,6 +105,14 @@ def test_a_topic_that_is_gone_is_told_once_and_its_offsets_are_not_asked_for(sce
     scene.look()
     assert [(name, detail["topic"]) for name, _, detail in scene.facts] == [(DELETED, "in.v1")]
     assert HERE not in scene.asked
+
+
+def test_a_topic_that_went_before_the_first_look_is_told_by_what_the_takeover_had_seen():
+    scene = Scene()
+    scene.identity.of(["in.v1"])
+    scene.standing = None
+    scene.look()
+    assert [(name, detail["topic_id"]) for name, _, detail in scene.facts] == [(DELETED, "T1")]
 
 
 def test_keys_that_moved_are_told_with_both_numbers_before_that_is_remembered(scene):
