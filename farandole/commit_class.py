@@ -36,7 +36,10 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
         if gate is not None and gate.busy and not gate.admits(run):
             return
         try:
-            work(run)
+            if run.repairs and commit_class != "events":
+                run.state = RunState.DEAD  # its effects stand: they must not happen once more
+            else:
+                work(run)
         except Fenced:
             home.fenced()
             run.state = RunState.DONE
@@ -45,6 +48,8 @@ def work_of(commit_class: str, kit: Kit, store: Store, books: Books, say: Say) -
         except Exception as error:  # noqa: BLE001 - the database went away under it: the run is not to blame
             say("run.waits", run=run.id, error=f"{type(error).__name__}: {error}")
             _later(run, kit)
+        if run.repairs:
+            run.holds = False  # whatever comes of it, the run is done, and nothing waits for it
         if gate is not None and gate.busy:
             gate.ended(run)
 

@@ -14,12 +14,17 @@ from farandole.event import RawRecord, Record
 from farandole.ids import digest, spread
 
 PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED = "parked", "behind", "redrive", "resolve", "reemitted"
-KINDS = (PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED)
+REPAIR = "repair"
+KINDS = (PARKED, BEHIND, REDRIVE, RESOLVE, REEMITTED, REPAIR)
 """A run that waits for its next attempt; an event behind such a run of its record key; a dead letter that is to be
-run again; one that is settled by a person without running; an event that the reconciler found missed."""
+run again; one that is settled by a person without running; an event that the reconciler found missed; the event of a
+run that is done, and whose outputs it found gone."""
 
 RUN, WAIT, DROP, REFUSE = "run", "wait", "drop", "refuse"
 """What a delivery may do: go on, wait for who has the key in hand, nothing (it is known), or it cannot be right."""
+
+FINISHED = frozenset({"done", "caught"})
+"""States of a run whose outputs stand."""
 
 GIVEN_UP = frozenset({"dead", "dead-hold", "uncertain"})
 """States that wait for a person; behind `dead-hold` the later events of the record key wait too."""
@@ -63,6 +68,7 @@ class Delivery:
     edited_from: str = ""  # digest of the value that stands on the event's topic, where a person edited it; hex
     actor: str = ""
     reason: str = ""
+    outputs: str = ""  # of a repair: those that are gone, as `farandole.repair.wanted` reads them
 
     def headers(self) -> list[tuple[str, bytes]]:
         """As they stand beside those of the event."""
@@ -98,6 +104,8 @@ class Delivery:
             raise Undecodable("decode.no-delivery", f"not a record of ours: {error}", place=place) from error
         if found.kind not in KINDS:
             raise Undecodable("decode.no-delivery", f"deliveries are {', '.join(KINDS)}, not {found.kind}", place=place)
+        if (found.kind == REPAIR) != bool(found.outputs.split()):
+            raise Undecodable("decode.no-delivery", "a repair, and nothing else, names outputs", place=place)
         return found
 
 
@@ -147,6 +155,8 @@ def admit(kind: str, life: int, known: tuple[str, int] | None) -> str:
     if known is None:
         return RUN
     state, stands = known
+    if kind == REPAIR:
+        return RUN if state in FINISHED else DROP
     if kind == REEMITTED:
         return WAIT if state == "claimed" else DROP
     if state in GIVEN_UP:

@@ -26,6 +26,7 @@ from farandole.parking import Parked, Parking
 from farandole.points import point
 from farandole.protection import Protection
 from farandole.reading import At, Reader, Reading
+from farandole.repair import wanted
 from farandole.run import Run, RunState
 from farandole.store import Store
 from farandole.store.inbox import Known
@@ -311,6 +312,7 @@ class Intake:
         run.id, run.okey, run.life, run.attempt = delivery.run_id, item.okey, delivery.life, item.attempt
         run.slots = [r.slot for r in readings]
         run.via = [r.come.via for r in readings if r.come is not None]
+        run.repairs = wanted(delivery.outputs)
         first = delivery.first_failed_at
         run.first_failed_at = datetime.fromisoformat(first) if first else None
         return run

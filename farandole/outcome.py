@@ -20,6 +20,7 @@ from farandole.ids import digest, run_id, waiting_id
 from farandole.ledger.entry import LEDGER_TOPIC, Entry, Origin, reason
 from farandole.match import Signal
 from farandole.owned import Ended, Owned, Slot
+from farandole.repair import repaired
 from farandole.run import Run, RunState
 from farandole.store.inbox import OutboxRow, Outcome
 from farandole.store.waiting import Member
@@ -145,6 +146,8 @@ class Books:
 
     def ended(self, run: Run) -> Ended:
         """What a run that has ended puts into the next transaction."""
+        if run.repairs:
+            return repaired(run, self.told)
         records = [*run.outputs, self.line(self.of_run(run))]
         cause = "" if (final := run.state in (RunState.DONE, RunState.CAUGHT)) else None
         if run.state is RunState.DEAD and run.failure is not None:

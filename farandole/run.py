@@ -85,6 +85,7 @@ class Run:
     skipped: bool = False  # never begun: its partition is leaving
     decided: bool = False  # SQL has decided: publish, never ask again
     checkpointed: bool = False
+    repairs: dict[str, bytes] = field(default_factory=dict)  # done before: its outputs that are gone, with digests
     over: bool = False  # ended and collected; it stays known until SQL was told
     known: Any = None  # found settled meanwhile: a duplicate after all
     stored: list[Any] = field(default_factory=list)

@@ -93,7 +93,7 @@ def office(pipeline: str) -> Iterator[Office]:
             Admin(bootstrap, properties),
             lambda topic: TopicReader(bootstrap, topic, properties),
             Codec(c.registry, schemas()),
-            lambda _: None,
+            lambda _: (),
             SystemClock(),
         )
         control = Control(bootstrap, Codec(c.registry, own_schemas(), trusted=own_schemas()), properties)

@@ -27,6 +27,11 @@ class Account:
         """The coverage of one partition."""
         return self.coverage.setdefault((topic_id, partition), Coverage())
 
+    @property
+    def done(self) -> int:
+        """How many records have come to an end that is good."""
+        return sum(one.counts["done"] + one.counts["caught"] for one in self.coverage.values())
+
     def take(self, entry: Mapping[str, Any]) -> None:
         """One line of the ledger, decoded."""
         if entry["pipeline"] != self.pipeline or entry["epoch"]:

@@ -10,6 +10,7 @@ from farandole.declaration import Declaration
 from farandole.event import Record
 from farandole.kafka.admin import Admin, Committed
 from farandole.kafka.codec import Codec
+from farandole.kafka.emitter import Placed
 from farandole.kafka.permissions import Denied
 from farandole.kafka.reader import TopicReader
 from farandole.rewind import mark_of
@@ -29,7 +30,7 @@ class Cluster:
     admin: Admin
     read: Callable[[str], TopicReader]
     codec: Codec
-    send: Callable[[Sequence[Record]], object]
+    send: Callable[[Sequence[Record]], Sequence[Placed]]
     clock: Clock
     instance: str = ""
     version: str = ""

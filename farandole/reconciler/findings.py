@@ -12,6 +12,7 @@ KINDS: dict[str, str] = {
     "matches-nothing": "a subscription takes none of the events that come, though it did, or never did",
     "denied": "a principal may not do what the pipeline needs, by ACL",
     "abandoned": "a run began and has no end, and nobody holds it",
+    "outputs-gone": "a run is done, and events that it has emitted are not in their topic",
     "nobody-takes": "events were refused by every pipeline that listens to their topic",
     "nobody-listens": "a topic has events, and no pipeline listens to it",
 }

@@ -26,6 +26,7 @@ from farandole.reconciler.coverage import Coverage
 from farandole.reconciler.findings import Findings, compared, forbidden, partly
 from farandole.reconciler.history import History
 from farandole.reconciler.inventory import Comparison
+from farandole.reconciler.outputs import Outputs
 from farandole.reconciler.report import SERVICE, Compared, Listened, Swept, Told
 from farandole.reconciler.sweep import Sweep
 from farandole.reconciler.unheard import Judged, Topical, Unheard
@@ -113,12 +114,15 @@ class Reconciler:
         kept = load(self._database, declaration.name)
         coverage = {place: Coverage.of(told) for place, told in kept.coverage.items()}
         account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
-        history = History.of(declaration, kept.known)
+        history, outputs = (
+            History.of(declaration, kept.known),
+            Outputs.of(declaration.name, kept.known.get("outputs", {})),
+        )
         declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
         before = kept.known.get("told", ())
         denied = [forbidden(declaration.name, one) for one in self._cluster.denied(declaration)]
         try:
-            swept = Sweep(declaration, self._cluster, account, history, declared, limits).run()
+            swept = Sweep(declaration, self._cluster, account, history, outputs, declared, limits).run()
         except FarandoleError as error:
             if not denied:
                 raise
@@ -129,14 +133,14 @@ class Reconciler:
             return swept
         standing = before
         if not swept.note:
-            swept.findings = compared([*denied, *history.findings()], before)
+            swept.findings = compared([*denied, *history.findings(), *outputs.findings()], before)
             standing = [one.id for one in swept.findings.standing]
             ranges = {(f.topic_id, f.partition): (f.begins, f.position) for f in swept.found if f.position is not None}
             judged[declaration.name] = Judged(history, ranges)
             self._unheard.forget(history)
         swept.kept = 0 if limits.plan else self._asleep.keep(declaration.name)
         told = {place: one.record() for place, one in account.coverage.items()}
-        known = {**history.record(), "told": standing}
+        known = {**history.record(), "outputs": outputs.record(), "told": standing}
         save(self._database, declaration.name, Kept(account.ledger_id, account.next_offset, told, known))
         return swept
 

@@ -52,6 +52,7 @@ class Swept:
     found: list[Found] = field(default_factory=list)
     note: str = ""
     kept: int = 0
+    repairs: int = 0  # runs that were asked to be computed again
     findings: Findings = field(default_factory=Findings)
     started_at: int = 0
     milliseconds: int = 0
@@ -105,6 +106,7 @@ class Swept:
             "pending": str(sum(one.pending for one in self.found)),
             "given_up": str(sum(one.dead for one in self.found)),
             "offsets_kept": str(self.kept or ""),
+            "repairs": str(self.repairs or ""),
             "seconds": f"{self.milliseconds / 1000:.3f}",
             "note": self.note or "; ".join(dict.fromkeys(one.note for one in self.found if one.note)),
             **self.findings.told(),

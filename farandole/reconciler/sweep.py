@@ -7,17 +7,21 @@ is there. Two sweeps at once send the same event twice, and the pipeline takes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from farandole.declaration import Declaration
 from farandole.event import RawRecord
 from farandole.kafka.admin import Committed, Topic
+from farandole.kafka.reader import TopicReader
 from farandole.ledger.entry import LEDGER_TOPIC, ledger_partition
 from farandole.reconciler.account import Account
 from farandole.reconciler.cluster import Cluster, Limits, position_of
 from farandole.reconciler.history import History
 from farandole.reconciler.missed import Missed, look
+from farandole.reconciler.outputs import Outputs
+from farandole.reconciler.repairs import Repairs
 from farandole.reconciler.report import Found, Swept
 from farandole.reconciler.resend import Resend
 
@@ -30,6 +34,7 @@ class Sweep:
     cluster: Cluster
     account: Account
     history: History
+    outputs: Outputs
     declared: Callable[[RawRecord], bytes | None]
     limits: Limits = field(default_factory=Limits)
 
@@ -43,6 +48,7 @@ class Sweep:
             swept.note = f"there is no topic {', '.join(missing)}: farandole topology apply"
             return swept
         group, committed = admin.group(self.declaration.name), admin.committed(self.declaration.name)
+        self.outputs.begin(self.declaration, self.cluster)
         self._read_ledger(topics[LEDGER_TOPIC])
         self.history.unfinished.look(admin, topics[self.declaration.retry_topic], group, committed)
         found: list[tuple[Found, Missed]] = []
@@ -52,6 +58,9 @@ class Sweep:
             Resend(self.declaration, self.cluster, self.account, self.declared, self.limits).mend(
                 found, topics, committed
             )
+        swept.repairs = Repairs(self.declaration, self.cluster, self.outputs, self.limits).ask(
+            topics[self.declaration.retry_topic], committed
+        )
         swept.found = [one for one, _ in found]
         swept.milliseconds = round((clock.monotonic() - began) * 1000)
         return swept
@@ -59,21 +68,33 @@ class Sweep:
     # ---- what has an outcome
 
     def _read_ledger(self, topic: Topic) -> None:
-        account, name = self.account, self.declaration.name.encode()
+        account, outputs = self.account, self.outputs
         if account.ledger_id != topic.topic_id:
             account.coverage.clear()
             self.history.clear()
+            outputs.clear()
             account.ledger_id, account.next_offset = topic.topic_id, 0
         at = ledger_partition(self.declaration.name, topic.partitions)
         with self.cluster.read(LEDGER_TOPIC) as reader:
             end = reader.undecided_ends()[at]
-            for batch in reader.read({at: account.next_offset}, until={at: end}):
-                for raw in batch:
-                    if raw.value is not None and name in raw.value:
-                        entry = self.cluster.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {}
-                        self.history.take(entry, account)
-                        account.take(entry)
+            for entry, raw in self._lines(reader, at, min(account.next_offset, outputs.next_offset), end):
+                if raw.offset >= account.next_offset:
+                    self.history.take(entry, account)
+                    account.take(entry)
+                outputs.take(entry, raw)
             account.next_offset = max(account.next_offset, end)
+            again = self._lines(reader, at, outputs.next_offset, end)
+            outputs.end(self.cluster, again, end, self.limits.of(account.done))
+
+    def _lines(
+        self, reader: TopicReader, partition: int, start: int, end: int
+    ) -> Iterator[tuple[Mapping[str, Any], RawRecord]]:
+        """The lines of the ledger that may be of this pipeline, decoded."""
+        name = self.declaration.name.encode()
+        for batch in reader.read({partition: start}, until={partition: end}):
+            for raw in batch:
+                if raw.value is not None and name in raw.value:
+                    yield self.cluster.codec.decode(LEDGER_TOPIC, raw.value, raw.headers) or {}, raw
 
     # ---- what has none
 

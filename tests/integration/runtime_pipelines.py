@@ -143,6 +143,7 @@ SCHEMAS = {
 
 # ---- steps
 
+FACTOR = int(os.environ.get("RUNTIME_FACTOR", "2"))
 QUICK = Retry(3, backoff="1ms..5ms")
 
 
@@ -155,7 +156,7 @@ def double(number: NumberSent) -> NumberDoubled:
     note("double", number.n)
     if number.kind == "bad":
         raise ValueError(f"number {number.n} is bad")
-    return NumberDoubled(number.n * 2, number.key)
+    return NumberDoubled(number.n * FACTOR, number.key)
 
 
 @step(retry=QUICK)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from farandole.delivery import BEHIND, PARKED, REDRIVE, Delivery, delivered, retry_record
+from farandole.delivery import BEHIND, DROP, PARKED, REDRIVE, REPAIR, RUN, Delivery, admit, delivered, retry_record
 from farandole.errors import Undecodable
 from farandole.event import RawRecord
 from farandole.ids import spread
@@ -33,6 +35,21 @@ def test_a_second_delivery_takes_the_place_of_the_first():
 def test_all_that_happens_to_one_record_key_stands_in_one_partition():
     behind = Delivery(BEHIND, "run-2", b"\x03", "in.v1", "tid", 3, 18)
     assert {retry_record("retry.merge", 6, EVENT, d).partition for d in (PARK, behind)} == {spread(b"k", 6)}
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [(REPAIR, ""), (REPAIR, " "), (REDRIVE, "o1=01")])
+def test_a_repair_and_nothing_else_names_outputs(kind, outputs):
+    record = retry_record("retry.merge", 6, EVENT, replace(PARK, kind=kind, outputs=outputs))
+    with pytest.raises(Undecodable, match="a repair, and nothing else, names outputs"):
+        back(record)
+
+
+@pytest.mark.parametrize(
+    ("known", "verdict"),
+    [(("done", 0), RUN), (("caught", 1), RUN), (None, RUN), (("parked", 0), DROP), (("dead", 0), DROP)],
+)
+def test_only_a_run_that_is_done_is_computed_again(known, verdict):
+    assert admit(REPAIR, 0, known) == verdict
 
 
 def test_the_parts_of_a_joined_run_stand_in_one_partition_whatever_their_keys():
