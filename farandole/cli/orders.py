@@ -120,14 +120,21 @@ def fresh_id() -> str:
     return uuid.uuid4().hex[:8]
 
 
+def agreed(*, yes: bool) -> bool:
+    """Whether it is to be carried out: a person is asked, a script has to say --yes."""
+    if yes or (sys.stdin.isatty() and click.confirm("carry it out?", err=True)):
+        return True
+    tell("nothing was ordered: the same command with --yes does it")
+    return False
+
+
 def given(desk: Office, order: Order, output: str | None, *, only_plan: bool, yes: bool) -> int:
     """After its plan was shown: give the order, if that is wanted."""
     from farandole.clock import SystemClock
 
     if only_plan or not order.events:
         return FINE
-    if not yes and not (sys.stdin.isatty() and click.confirm("carry it out?", err=True)):
-        tell("nothing was ordered: the same command with --yes does it")
+    if not agreed(yes=yes):
         return FINE
     now = SystemClock().millis()
     order = replace(order, actor=actor(), given_at=now)

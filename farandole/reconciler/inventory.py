@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from farandole.declaration import Declaration
@@ -28,7 +29,10 @@ Told = tuple[str, Any]
 
 @dataclass(slots=True)
 class Comparison:
-    """One source. `readers` are the pipelines of which some may listen to it."""
+    """One source. `readers` are the pipelines of which some may listen to it.
+
+    `within` leaves only the files about intervals that begin in ``[start, end)``, whatever was seen of them before.
+    """
 
     service: str
     inventory: Inventory
@@ -36,6 +40,7 @@ class Comparison:
     database: Database
     readers: Sequence[Declaration] = ()
     limits: Limits = field(default_factory=Limits)
+    within: tuple[datetime, datetime] | None = None
 
     def run(self) -> Compared:
         """Find what was never told, and tell it. Raises Unreachable while a server is away."""
@@ -59,15 +64,24 @@ class Comparison:
         if kept.topic_id not in ("", topic_id):
             forget_stock(self.database, self.service)
             kept = load_stock(self.database, self.service)
-        seen = dict(kept.seen)
+        seen = dict(kept.seen) if self.within is None else {}
         listing = self.inventory.listed(seen)
-        found.landed, found.wrong = len(seen), list(listing.wrong)
-        if listing.events:
-            missing = self._missing(found.topic, topic_id, kept.positions, listing.events)
-            found.missed = len(missing)
+        events = listing.events if self.within is None else [one for one in listing.events if self._is_within(one[1])]
+        found.landed, found.wrong = len(seen if self.within is None else events), list(listing.wrong)
+        if events:
+            missing = self._missing(found.topic, topic_id, kept.positions, events)
+            found.missed, found.ids = len(missing), [identity for identity, _ in missing]
+            if self.within is not None:
+                found.count(events, missing)
             if missing and not self._tell(found, topic_id, missing):
                 return
-        keep_seen(self.database, self.service, {u: s for u, s in seen.items() if kept.seen.get(u) != s})
+        if self.within is None:
+            keep_seen(self.database, self.service, {u: s for u, s in seen.items() if kept.seen.get(u) != s})
+
+    def _is_within(self, event: Any) -> bool:
+        assert self.within is not None  # noqa: S101 - the caller asked
+        interval = getattr(event, "interval", None)
+        return interval is not None and self.within[0] <= interval.start < self.within[1]
 
     def _missing(self, topic: str, topic_id: str, positions: Mapping[int, int], events: Sequence[Told]) -> list[Told]:
         """Those that never stood in the topic, as far as it and the ledger can tell."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 
 from farandole.clock import SystemClock
 from farandole.declaration import Declaration
@@ -97,6 +98,18 @@ class Reconciler:
             yield swept
         if self._everybody:
             yield self._listened(judged)
+
+    def told(self, service: str, within: tuple[datetime, datetime], limits: Limits, asked: dict[str, str]) -> Compared:
+        """One source, for the intervals that begin in a span: what was never told of them is told. Raises Unreachable.
+
+        `asked` says in the ledger who wanted it and why.
+        """
+        made = (service, self._inventories[service], self._cluster, self._database, self._readers, limits, within)
+        compared = Comparison(*made).run()
+        compared.asked = asked
+        if not limits.plan:
+            self._tell(compared)
+        return compared
 
     def watch(self, stop: threading.Event, every: float, say: Callable[..., None], *, once: bool = False) -> None:
         """Sweep until `stop` is set, `every` so many seconds; `once` and no more."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farandole.event import Interval
 from farandole.ledger.entry import Entry
 from farandole.reconciler.findings import Findings
 
@@ -130,6 +131,14 @@ class Compared:
     note: str = ""
     started_at: int = 0
     milliseconds: int = 0
+    ids: Sequence[str] = ()  # of the events that were never told
+    intervals: dict[Interval, tuple[int, int]] = field(default_factory=dict)  # of a span: files, and those never told
+    asked: dict[str, str] = field(default_factory=dict)  # where a person asked for a span: which, who and why
+
+    def count(self, events: Iterable[tuple[str, Any]], missing: Iterable[tuple[str, Any]]) -> None:
+        """By interval, in order: how many files lie there, and how many were never told."""
+        there, untold = (Counter(event.interval for _, event in many) for many in (events, missing))
+        self.intervals = {one: (there[one], untold[one]) for one in sorted(there)}
 
     @property
     def whole(self) -> bool:
@@ -158,8 +167,9 @@ class Compared:
             "reemitted": str(self.announced),
             "seconds": f"{self.milliseconds / 1000:.3f}",
             "note": self._said(),
+            **self.asked,
         }
-        return _fact(self, bool(self.missed or self.note), told)
+        return _fact(self, bool(self.missed or self.note or self.asked), told)
 
     def _said(self) -> str:
         return "; ".join([*([self.note] if self.note else []), *self.wrong])

@@ -197,6 +197,50 @@ def test_a_sweep_that_wants_to_tell_too_much_tells_nothing_and_names_the_command
     assert lake.sweep()["missed"] == 0
 
 
+def backfilled(lake, what, *words, until="2013-01-01"):
+    """What `farandole backfill plan|start landing` says of 2013-01-01 until a day, with its exit code."""
+    span = ["--from", "2013-01-01", "--to", until]
+    done = subprocess.run(
+        [sys.executable, "-m", "farandole", "backfill", what, "landing", *span, *words, "-o", "json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env=lake.world.environment(FARANDOLE_LAKE=str(lake.raw.parent), FARANDOLE_ACTOR="ann"),
+    )  # fmt: skip
+    documents = done.stdout.replace("}\n{", "}\0{").split("\0") if done.stdout else []
+    return done.returncode, [json.loads(one) for one in documents], done.stderr
+
+
+def test_a_backfill_of_a_source_tells_the_files_of_its_span_that_were_never_told_and_no_others(lake):
+    lake.land(0, 1, 2, 30)  # the last one is of the second day
+    send = Emitter(lake.world.bootstrap).send
+    lake.landing(lambda records: send(records[:1]))
+    code, [plan], _ = backfilled(lake, "plan")
+    assert (code, plan["files"], plan["missing"]) == (0, 3, 2)
+    assert [(one["interval"][:16], one["missing"]) for one in plan["intervals"]] == [
+        ("2013-01-01T00:00", 0), ("2013-01-01T01:00", 1), ("2013-01-01T02:00", 1),
+    ]  # fmt: skip
+    code, _, said = backfilled(lake, "start", "--reason", "lost")
+    assert (code, len(lake.told())) == (0, 1), "nobody has said yes"
+    assert "the same command with --yes does it" in said
+
+    code, rows, _ = backfilled(lake, "start", "--reason", "lost", "--plan", plan["plan"], "--yes")
+
+    assert (code, rows[-1]) == (0, {"source": "landing", "told": 2, "missing": 2})
+    assert lake.told() == [f"weather/2013/01/01/{hour:02}/weather.csv" for hour in range(3)]
+    assert lake.ran() == 3
+    fact = next(f["detail"] for f in sweeps(lake.world) if f["detail"].get("reason") == "lost")
+    assert (fact["actor"], fact["span"], fact["reemitted"]) == ("ann", "2013-01-01T00:00Z/2013-01-02T00:00Z", "2")
+    code, _, said = backfilled(lake, "start", "--reason", "lost", "--plan", plan["plan"], "--yes")
+    assert (code, "the plan is stale" in said) == (2, True)
+    assert backfilled(lake, "plan", until="2013-01-02")[1][0]["missing"] == 1
+    assert lake.sweep()["reemitted"] == 1, "the sweep knows what was told, and tells the rest"
+
+
+@pytest.mark.parametrize(("words", "said"), [(("--only", "all"), "is told once"), (("--rate", "5/s"), "--rate is for")])
+def test_what_cannot_be_wanted_of_a_source_is_refused_with_what_can(lake, words, said):
+    code, _, error = backfilled(lake, "plan", *words)
+    assert (code != 0, said in error) == (True, True), error
+
+
 def test_the_command_tells_what_was_not_told_and_the_ledger_says_so(lake):
     lake.land(0, 1)
 
