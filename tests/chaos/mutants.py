@@ -227,6 +227,33 @@ class Mutant(NamedTuple):
     killers: tuple[str, ...]
 
 
+def stable_offset() -> None:
+    """A sweep begins where the output topics ended at the last one, decided or not."""
+    from farandole.reconciler.outputs import Outputs
+
+    def begin(self: Outputs, declaration: Any, cluster: Any) -> None:
+        begun(self, declaration, cluster)
+        for name, (topic_id, at) in self._stable.items():
+            ends = cluster.admin.ends([(name, p) for p in at], committed=False)
+            self._stable[name] = (topic_id, {p: ends[name, p] for p in at})
+
+    begun = Outputs.begin
+    Outputs.begin = begin  # type: ignore[method-assign]
+
+
+def repaired_digest() -> None:
+    """What a run gives by now is published under the old ids, whatever it gave before."""
+    from farandole import outcome, repair  # noqa: F401 - loaded, so that its names are replaced
+
+    def blind(run: Any, told: Any) -> Any:
+        given = {one["id"]: one["digest"] for one in run.emitted}
+        run.repairs = {identity: given.get(identity, said) for identity, said in run.repairs.items()}
+        return repaired(run, told)
+
+    repaired = repair.repaired
+    everywhere(repaired, blind)
+
+
 MUTANTS = {
     "fence in settle": Mutant(
         fence_in_settle,
@@ -287,6 +314,18 @@ MUTANTS = {
         synchronous_full,
         ("tests/contract/test_store_opening.py::test_a_sqlite_commit_reaches_the_disk_before_it_answers",),
     ),
+    "stable offset of outputs": Mutant(
+        stable_offset,
+        (
+            "tests/unit/test_reconciler_outputs.py::test_an_output_that_was_written_before_its_run_was_read_is_looked_for_where_nothing_was_decided_yet",
+        ),
+    ),
+    "digest of a repaired output": Mutant(
+        repaired_digest,
+        (
+            "tests/integration/test_reconcile_outputs.py::test_where_the_code_gives_something_else_by_now_nothing_is_published_and_a_person_is_told",
+        ),
+    ),
     "bytes consumed": Mutant(
         bytes_consumed, ("tests/unit/test_codec.py::test_every_truncation_and_every_addition_is_corrupt",)
     ),
@@ -321,7 +360,10 @@ def verdict(name: str, killers: tuple[str, ...]) -> tuple[int, str]:
 
 
 def main(names: list[str]) -> int:
-    """Every mutant, or those named. 1 if one survives, or if a test fails without any."""
+    """Every mutant, or those named. 1 if one survives, or if a test fails without any; 2 for a name that is none."""
+    if unknown := [name for name in names if name not in MUTANTS]:
+        print(f"no such mutant: {', '.join(unknown)}; there are {', '.join(MUTANTS)}")
+        return 2
     wanted = {name: mutant for name, mutant in MUTANTS.items() if not names or name in names}
     killers = tuple(dict.fromkeys(test for mutant in wanted.values() for test in mutant.killers))
     code, said = verdict("", killers)

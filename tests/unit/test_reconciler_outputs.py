@@ -27,7 +27,7 @@ class Scene:
         admin = SimpleNamespace(
             topics=lambda _names: {"out": Topic("out", self.topic_id, 1, 1)},
             configs=lambda _names: defaultdict(dict, {"out": self.settings}),
-            ends=lambda places, committed: dict.fromkeys(places, self.end),
+            ends=lambda places, committed: dict.fromkeys(places, self.end if committed else len(self.there)),
         )
         self.cluster = SimpleNamespace(admin=admin, clock=self.clock, read=self._read)
 
