@@ -22,7 +22,7 @@ from farandole.kafka.control import Control
 from farandole.kafka.emitter import Emitter
 from farandole.topics import EXPECTATIONS, own_schemas
 from farandole.why import CAUSES, FINE
-from tests.integration.runtime_world import until
+from tests.integration.runtime_world import said, until
 from tests.integration.why_world import why_world
 
 
@@ -217,8 +217,11 @@ def gap(world):
     for future in world.admin.delete_records([TopicPartition(topic, 0, world._ends(topic)[0])]).values():
         future.result()
     service = world.run("Short")
-    until(lambda: "data.gap" in world.facts("Short"))
-    service.stop()
+    try:
+        stands = lambda: (world.facts("Short"), world.committed("Short"), world._ends(topic), service.error, said[-9:])  # noqa: E731
+        until(lambda: "data.gap" in world.facts("Short"), 60, stands)
+    finally:
+        service.stop()  # else it would run the next event before that is deleted
     return Case("Short", day, says=topic)
 
 
