@@ -127,6 +127,7 @@ def test_march_is_brought_about_where_it_is_missing_and_then_run_again_for_nobod
     march = March(stack, tmp_path)
     assert march.runs() == march.seen() == of(MISSING + 1, 31, 1)
 
+    (march.folder / "lake/raw").mkdir(parents=True, exist_ok=True)  # landing's, whose page this is too
     text = (ROOT / PAGE).read_text()
     first, again, rest = re.split(r"^## (?=All of it|How fast)", text, flags=re.MULTILINE)
     said = follow(march, first)

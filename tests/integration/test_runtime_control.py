@@ -180,14 +180,14 @@ def test_an_attempt_that_waits_is_not_made_while_the_pipeline_is_paused(world):
 
 def test_a_join_is_not_given_up_for_a_partner_that_a_pause_keeps_unread(world):
     world.create("Pairs")
-    world.module = world.load(RUNTIME_WITHIN="2s")
+    world.module = world.load(RUNTIME_WITHIN="8s")  # the pause has to come before it is over, on a busy machine too
     send_pairs(world, range(5), sides=["LEFT"])
     service = world.run("Pairs")
     until(lambda: len(world.runs("Pairs", "waiting")) == 5)
     give(world, PAUSE, "Pairs")
     paused(world, "Pairs")
     send_pairs(world, range(5), sides=["RIGHT"])
-    service.worker.stopping.wait(5)  # two looks for joins whose time is up
+    service.worker.stopping.wait(8 + 5)  # and two looks for joins whose time is up
     assert world.letters("Pairs") == []
     give(world, RESUME, "Pairs")
     until(lambda: len(world.values(world.module.PAIRED)) == 5, why=lambda: world.why("Pairs"))
