@@ -64,8 +64,7 @@ class Backfill:
     def id(self) -> str:
         """The same for the same offsets and bounds; another one where something has happened meanwhile."""
         order = self.prospect.order
-        told = [order.pipeline, order.cascade, *(str(one.record()) for one in order.stretches)]
-        return blake2b("\n".join(told).encode(), digest_size=4).hexdigest()
+        return plan_name([order.pipeline, order.cascade, *(str(one.record()) for one in order.stretches)])
 
     def rows(self, wanted: set[str]) -> Iterator[dict[str, Any]]:
         """The intervals in order, each with its runs by state and how many of them are ordered."""
@@ -73,6 +72,11 @@ class Backfill:
             ordered = sum(counted[state] for state in wanted)
             named = {state.replace(" ", "_"): counted[state] for state in STATES}
             yield {"interval": str(interval), **named, "ordered": ordered}
+
+
+def plan_name(told: Iterable[str]) -> str:
+    """What a plan is called: the same for the same plan."""
+    return blake2b("\n".join(told).encode(), digest_size=4).hexdigest()
 
 
 def plan_backfill(planner: Planner, order: Order, start: datetime, end: datetime, only: str) -> Backfill:

@@ -169,9 +169,9 @@ def _tell_stock(asked: dict[str, Any], plan_id: str, reason: str, output: str | 
 
 def _show_stock(found: Compared, asked: dict[str, Any], output: str | None) -> str:
     """The plan of a source, as it is shown; what it is called."""
-    from hashlib import blake2b
+    from farandole.backfill import plan_name
 
-    identity = blake2b("\n".join([_span(asked), *sorted(found.ids)]).encode(), digest_size=4).hexdigest()
+    identity = plan_name([_span(asked), *sorted(found.ids)])
     rows = [{"interval": str(i), "files": files, "missing": gone} for i, (files, gone) in found.intervals.items()]
     told = {
         "plan": identity,

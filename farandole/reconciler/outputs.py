@@ -149,8 +149,8 @@ class Outputs:
                         while at < len(wanted) and wanted[at] == mark and not there[at]:
                             there[at] = 1
                             at += 1
-                        if again and (one := again.pop(identity.decode("utf-8", "replace"), None)) is not None:
-                            del one.outputs[identity.decode("utf-8", "replace")]
+                        if again and (one := again.pop(text := identity.decode("utf-8", "replace"), None)) is not None:
+                            del one.outputs[text]
         self.open = {run: one for run, one in self.open.items() if one.outputs}
         return {wanted[at] for at, seen in enumerate(there) if not seen}
 

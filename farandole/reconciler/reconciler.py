@@ -127,10 +127,8 @@ class Reconciler:
         kept = load(self._database, declaration.name)
         coverage = {place: Coverage.of(told) for place, told in kept.coverage.items()}
         account = Account(declaration.name, coverage, kept.ledger_id, kept.next_offset)
-        history, outputs = (
-            History.of(declaration, kept.known),
-            Outputs.of(declaration.name, kept.known.get("outputs", {})),
-        )
+        history = History.of(declaration, kept.known)
+        outputs = Outputs.of(declaration.name, kept.known.get("outputs", {}))
         declared = DeclaredKeys(lambda: (declaration, self._cluster.codec))
         before = kept.known.get("told", ())
         denied = [forbidden(declaration.name, one) for one in self._cluster.denied(declaration)]

@@ -6,8 +6,11 @@ where it is what is missing, byte for byte. A run with effects is never computed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 
 from farandole.deadletter import size_of
 from farandole.declaration import Declaration
@@ -17,6 +20,7 @@ from farandole.event import Record
 from farandole.fill import declared_class, plan
 from farandole.find import find_resources
 from farandole.kafka.admin import Committed, Topic
+from farandole.kafka.reader import TopicReader
 from farandole.reconciler.cluster import Cluster, Limits, position_of
 from farandole.reconciler.outputs import Lost, Outputs
 from farandole.reconciler.resend import LARGEST, TIMES
@@ -37,29 +41,45 @@ class Repairs:
         if not self.outputs.open:
             return 0
         standing = {p: position_of(committed.get((retry.name, p)))[0] for p in range(retry.partitions)}
-        pure, number = self._pure(), 0
-        for lost in self.outputs.open.values():
-            if any((at := standing.get(p)) is None or at <= offset for p, offset in lost.sent):
-                lost.why = "asked for"
-                continue
-            lost.why = self._hopeless(lost, pure=pure)
-            if lost.why or self.limits.plan:
-                continue
-            try:
-                records = list(self._records(lost, retry))
-            except Unreachable:
-                raise
-            except FarandoleError as gone:
-                lost.why = f"its event cannot be read: {gone}"
-                continue
-            if any(size_of(record) > LARGEST for record in records):
-                lost.why = "its event is too large to be sent again"
-                continue
-            placed = self.cluster.send(records)
-            lost.sent = [(one.partition, one.offset) for one in placed]
+        pure, asks = self._pure(), list[tuple[Lost, list[Record]]]()
+        with ExitStack() as opened:  # one reader a topic, whatever number of events is read
+            read = cache(lambda topic: opened.enter_context(self.cluster.read(topic)))
+            for lost in self.outputs.open.values():
+                if records := self._asked(lost, retry, standing, read, pure=pure):
+                    asks.append((lost, records))
+        placed = iter(self.cluster.send([record for _, records in asks for record in records]) if asks else ())
+        for lost, records in asks:
+            lost.sent = [(one.partition, one.offset) for one in islice(placed, len(records))]
             lost.times, lost.why = lost.times + 1, "asked for"
-            number += 1
-        return number
+        return len(asks)
+
+    def _asked(
+        self,
+        lost: Lost,
+        retry: Topic,
+        standing: Mapping[int, int | None],
+        read: Callable[[str], TopicReader],
+        *,
+        pure: bool,
+    ) -> list[Record]:
+        """The records that ask for a run; none, with the reason in `lost`, where it is under way or hopeless."""
+        if any((at := standing.get(p)) is None or at <= offset for p, offset in lost.sent):
+            lost.why = "asked for"
+            return []
+        lost.why = self._hopeless(lost, pure=pure)
+        if lost.why or self.limits.plan:
+            return []
+        try:
+            records = list(self._records(lost, retry, read))
+        except Unreachable:
+            raise
+        except FarandoleError as gone:
+            lost.why = f"its event cannot be read: {gone}"
+            return []
+        if any(size_of(record) > LARGEST for record in records):
+            lost.why = "its event is too large to be sent again"
+            return []
+        return records
 
     def _pure(self) -> bool:
         try:
@@ -74,11 +94,10 @@ class Repairs:
             return "its effects stand and must not be repeated"
         return f"asked for {TIMES} times, and they did not come" if lost.times >= TIMES else ""
 
-    def _records(self, lost: Lost, retry: Topic) -> Iterator[Record]:
+    def _records(self, lost: Lost, retry: Topic, read: Callable[[str], TopicReader]) -> Iterator[Record]:
         gone = asked({identity: said for identity, (_, said) in lost.outputs.items()})
         for part, (topic, partition, offset, key) in enumerate(lost.triggers, 1):
-            with self.cluster.read(topic) as reader:
-                raw = reader.at(partition, offset)
+            raw = read(topic).at(partition, offset)
             at = (raw.topic, raw.topic_id, raw.partition, raw.offset, raw.timestamp)
             delivery = Delivery(REPAIR, lost.run, key, *at, outputs=gone)
             delivery = replace(delivery, part=part, parts=len(lost.triggers), join_key=lost.join_key)
