@@ -94,7 +94,9 @@ class Takeover:
         partitions = [owned for owned in assigned if _there(owned, topics)]
         if not partitions:
             return
-        # SQL first: a zombie that asks it before it opens a session of its own must hear that it has a successor
+        # the group first: a client that has lost it must not fence who has its partitions now. Then SQL: a zombie that
+        # asks it before it opens a session of its own must hear that it has a successor
+        self.source.committed([owned.key for owned in partitions])
         taken = {owned.key: self._fence(owned, topics[owned.topic].topic_id) for owned in partitions}
         point("assign.after_fence")
         list(self.threads.map(self._open, partitions))

@@ -17,6 +17,7 @@ from farandole.outcome import Books
 from farandole.owned import GONE, RUNNING, TAKING, Ended, Owned
 from farandole.store import Store
 from farandole.store.waiting import Member
+from farandole.stranded import Stranded
 
 if TYPE_CHECKING:
     from farandole.worker import Worker
@@ -51,6 +52,7 @@ class Upkeep:
     ) -> None:
         self._source, self._store, self._books, self._clock, self._say = source, store, books, clock, say
         self._identity = identity
+        self._stranded = Stranded(source, (books.declaration.retry_topic, 0), clock, say)
         self._looked = self._swept = self._expired = self._served = 0.0
         self._goals: dict[tuple[str, int], int] | None = None
 
@@ -60,6 +62,7 @@ class Upkeep:
         Where the pipeline is `held`, what would complete a join may stand unread: none is given up then, nor
         before all is read that stood there when it went on.
         """
+        self._stranded.look()
         now = self._clock.monotonic()
         if held:
             self._goals = None

@@ -2,14 +2,13 @@
 
 A session is a transactional producer with the stable id ``<group>-<topic>-<partition>``: opening it
 fences whoever held the partition before, at the broker, on every produce and commit. It is used again
-only after a commit that succeeded and during which nothing was heard from the network: the client has no
-KIP-890, so a late EndTxn of an earlier transaction could otherwise hit a later one.
+only after a commit that succeeded and of which the client had nothing to say: it has no KIP-890, so an
+EndTxn that was lost with its connection, and sent again, could otherwise come late and end a later transaction.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Thread
@@ -40,7 +39,8 @@ _BAD_RECORD = {
 TRANSACTION_SECONDS = 15
 """How long one of our transactions may live; then the broker ends it."""
 OPEN_TIMEOUT, COMMIT_TIMEOUT = 30.0, 15.0
-_NOISE = ("txretries", "req_timeouts", "disconnects")
+_INFO = 6
+"""Of syslog: a request that is lost with its connection is told by the client at no higher level."""
 
 
 class Commit(NamedTuple):
@@ -64,6 +64,20 @@ class Refused(FarandoleError):
         self.index = index
 
 
+class _Noise:
+    """What a client takes for its logger: it speaks when a connection or a request is lost, before it tries again.
+
+    By its callback for errors it tells only some of that, and by its statistics within a second.
+    """
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        self._heard = heard
+
+    def log(self, *_: object) -> None:
+        """A line of the client, with its level, as :meth:`logging.Logger.log` takes it."""
+        self._heard()
+
+
 class Session:
     """A transactional producer that belongs to one input partition for as long as it is owned."""
 
@@ -82,13 +96,10 @@ class Session:
             "socket.timeout.ms": 10000,
             "retry.backoff.ms": 1,
             "allow.auto.create.topics": False,
-            "statistics.interval.ms": 1000,
-            "error_cb": self._on_error,
-            "stats_cb": self._on_stats,
-            "log_level": 2,  # what matters comes by error_cb
+            "logger": _Noise(self._heard),
+            "log_level": _INFO,
         }
         self._producer: Producer | None = None
-        self._counted: dict[str, int] = {}
         self._noisy = False
         self._refused: Refused | None = None
         self._index = 0
@@ -103,7 +114,7 @@ class Session:
         Raises BrokerUnreachable, or FarandoleError when transactions are refused.
         """
         self.drop()
-        self._noisy, self._counted = False, {}
+        self._noisy = False
         producer = Producer(self._settings)
         try:
             producer.init_transactions(OPEN_TIMEOUT)
@@ -167,7 +178,7 @@ class Session:
             self._produce(producer, index, record, ledger)
         point("txn.outputs_produced")
         # the partitions are in the transaction before its offsets are: asked side by side, the second would be
-        # answered "concurrent transactions" and retried, and a retry makes the session unfit for another use
+        # answered "concurrent transactions", and asked again after a while
         producer.flush(COMMIT_TIMEOUT)
         point("txn.ledger_produced")
         if offset is not None:
@@ -258,16 +269,9 @@ class Session:
             return refused
         return Spoiled(f"the transaction did not end: {cause.str() if cause else error}", place=self.id)
 
-    def _on_error(self, _: KafkaError) -> None:
+    def _heard(self) -> None:
+        """A lost connection or a request without an answer makes the session unfit for another transaction."""
         self._noisy = True
-
-    def _on_stats(self, text: str) -> None:
-        """A retry, a timeout or a lost connection since the last look makes the session unfit for another use."""
-        brokers = json.loads(text)["brokers"].values()
-        now = {name: sum(broker.get(name, 0) for broker in brokers) for name in _NOISE}
-        if self._counted and any(now[name] > self._counted[name] for name in _NOISE):
-            self._noisy = True
-        self._counted = now
 
     def quiet(self) -> None:
         """Serve callbacks while nothing is produced."""

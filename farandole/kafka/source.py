@@ -52,6 +52,7 @@ class Source:
             settings["partition.assignment.strategy"] = "cooperative-sticky"
         else:  # each topic over all members: "uniform" counts over all topics, and may give one member every input
             settings["group.remote.assignor"] = "range"
+        self._made = group, topics, properties, protocol
         self._consumer = Consumer(settings)
         self._topics = list(topics)
         self._held: set[Key] = set()
@@ -204,6 +205,10 @@ class Source:
         return {
             (p.topic, p.partition): p.offset for p in self._consumer.position([TopicPartition(*k) for k in partitions])
         }
+
+    def another(self) -> Source:
+        """A second client, which knows the group and does not join it."""
+        return Source(*self._made)
 
     def membership(self) -> Any:
         """What a transaction needs to commit offsets for this group."""

@@ -95,7 +95,7 @@ class ListSource:
         """Topics as the brokers describe them."""
         return {name: Topic(name, self.topic_ids[name], 1, 1) for name in topics}
 
-    def committed(self, partitions: Sequence[Key]) -> dict[Key, tuple[int, str]]:
+    def committed(self, partitions: Sequence[Key], _: float = 10) -> dict[Key, tuple[int, str]]:
         """Committed offset and metadata; a negative offset is none."""
         return {key: self._log.committed.get(key, (-1001, "")) for key in partitions}
 

@@ -32,6 +32,9 @@ class Proxy:
     deaf: bool = False  # what is asked arrives; the answers do not
     trap: Trap | None = None
     trapped: int = 0
+    late: Trap | None = None  # the request that arrives `late_by` seconds after its connection was cut
+    late_by: float = 2.0
+    arrived: int = 0  # so many of them
     passed: int = 0  # bytes from the server
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -52,7 +55,7 @@ class Proxy:
     def well(self) -> None:
         """As if nothing had ever been; connections that lost something are cut."""
         lost = self.silent or self.deaf
-        self.delay, self.refusing, self.silent, self.deaf, self.trap = 0.0, False, False, False, None
+        self.delay, self.refusing, self.silent, self.deaf, self.trap, self.late = 0.0, False, False, False, None, None
         if lost:
             self.cut()
 
@@ -87,7 +90,7 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        line = _Line(self)
+        line = _Line(self, writer)
         self._open |= {writer, forth}
         try:
             await asyncio.gather(line.ask(reader, forth), line.answer(back, writer))
@@ -102,18 +105,24 @@ class Proxy:
 class _Line:
     """One connection."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy, self.lost = proxy, False
+    def __init__(self, proxy: Proxy, asking: asyncio.StreamWriter) -> None:
+        self.proxy, self.asking, self.lost = proxy, asking, False
 
     async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await self._next(reader):
             trap = self.proxy.trap
             if trap is not None and trap(data):
                 self.lost, self.proxy.trapped = True, self.proxy.trapped + 1
+            late = self.proxy.late
+            if late is not None and late(data):
+                self.lost = True
+                self.asking.transport.abort()
+                await asyncio.sleep(self.proxy.late_by)
             writer.write(data)
             await writer.drain()
             if self.lost:  # the server has it, and does it; who asked will never know
                 await asyncio.sleep(0.3)
+                self.proxy.arrived += 1
                 raise ConnectionAbortedError
         writer.write_eof()
 

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from farandole.errors import Fenced
 from farandole.event import Record
-from farandole.kafka.sink import Session
+from farandole.kafka.sink import Commit, Session
 
 
 @pytest.fixture
@@ -65,3 +65,10 @@ def test_the_successor_s_session_fences_its_predecessor(stack, topic, membership
     second.open()
     with pytest.raises(Fenced):
         first.publish([Record(topic, b"k", b"v")], None, membership, "")
+
+
+def test_a_session_whose_client_had_nothing_to_say_is_used_again(stack, topic, membership):
+    kept = session(stack, stack.unique("session"))
+    for offset in range(20):
+        kept.publish([Record(topic, b"k", b"v")], Commit(topic, 0, offset, ""), membership, "")
+    assert kept.opened == 1

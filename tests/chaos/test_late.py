@@ -1,0 +1,71 @@
+"""A request that arrives when its connection is long cut, and whoever sent it has sent it again and gone on."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from farandole.event import Record
+from farandole.kafka import sink
+from farandole.kafka.sink import Commit, Session, Spoiled
+from tests.chaos.conftest import Cluster
+from tests.chaos.proxy import end_of_transaction, first
+
+pytestmark = pytest.mark.chaos
+
+
+def until_coordinated(consumer: Consumer, topic: str) -> None:
+    """Until the group has its coordinator: the first who asks for one has the brokers make the groups' topic."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(KafkaException):
+            consumer.committed([TopicPartition(topic, 0)], 20)
+            return
+    raise AssertionError("the group has no coordinator")
+
+
+def committed(cluster: Cluster, topic: str) -> list[bytes]:
+    """What a reader of what is committed sees of a topic of one partition."""
+    settings = {"bootstrap.servers": cluster.bootstrap, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
+    reader = Consumer({**settings, "isolation.level": "read_committed"})
+    reader.assign([TopicPartition(topic, 0, 0)])
+    try:
+        return [m.value() for m in reader.consume(100, 5) if m.error() is None]
+    finally:
+        reader.close()
+
+
+@pytest.mark.timeout(180)
+def test_an_end_of_a_transaction_that_arrives_late_does_not_end_the_next_one(cluster: Cluster, monkeypatch):
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    name = f"late-{uuid.uuid4().hex[:8]}"
+    admin.create_topics([NewTopic(name, 1, 3)])[name].result()
+    settings = {"bootstrap.servers": cluster.proxied}
+    consumer = Consumer({**settings, "group.id": name})
+    until_coordinated(consumer, name)
+    membership = consumer.consumer_group_metadata()
+    session = Session(name, settings)
+    session.publish([Record(name, b"k", b"first")], Commit(name, 0, 1, ""), membership, "")
+    for proxy in cluster.proxies:
+        proxy.late = first(end_of_transaction)
+    session.publish([Record(name, b"k", b"second")], Commit(name, 0, 2, ""), membership, "")
+
+    def spoiled_once_it_has_come(point: str, **_: float) -> None:
+        if point == "txn.ledger_produced":
+            end = time.monotonic() + 20
+            while not sum(proxy.arrived for proxy in cluster.proxies):
+                assert time.monotonic() < end, "the late one does not come"
+                time.sleep(0.05)
+            raise Spoiled("so it ends")
+
+    monkeypatch.setattr(sink, "point", spoiled_once_it_has_come)
+    with pytest.raises(Spoiled):
+        session.publish([Record(name, b"k", b"third")], Commit(name, 0, 3, ""), membership, "")
+    monkeypatch.undo()
+    session.publish([Record(name, b"k", b"fourth")], Commit(name, 0, 4, ""), membership, "")
+    assert committed(cluster, name) == [b"first", b"second", b"fourth"]
