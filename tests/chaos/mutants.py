@@ -265,7 +265,10 @@ MUTANTS = {
     ),
     "session thrown away after noise": Mutant(
         session_thrown_away,
-        ("tests/chaos/test_one_kill.py::test_a_late_end_of_an_earlier_transaction_ends_no_later_one",),
+        (
+            "tests/chaos/test_one_kill.py::test_a_late_end_of_an_earlier_transaction_ends_no_later_one",
+            "tests/chaos/test_late.py",
+        ),
     ),
     "claim": Mutant(
         claim,

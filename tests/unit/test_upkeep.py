@@ -21,6 +21,9 @@ class Source:
     def held(self, _):
         return True
 
+    def committed(self, *_):
+        return {}
+
     def watermarks(self, _):
         if self.away:
             raise BrokerUnreachable("away")
@@ -33,7 +36,7 @@ class Scene:
     def __init__(self):
         self.clock, self.source, self.quiet, self.looks = ManualClock(), Source(), 0, 0
         store = SimpleNamespace(waiting=SimpleNamespace(expired=self._expired))
-        books = SimpleNamespace(declaration=SimpleNamespace(join=True))
+        books = SimpleNamespace(declaration=SimpleNamespace(join=True, retry_topic="retry.p"))
         self.owned = Owned("in.v1", 0, 1, phase=RUNNING, lane="lane", session=SimpleNamespace(quiet=self._quiet))
         self.upkeep = Upkeep(self.source, store, books, self.clock, print, SimpleNamespace())
 
