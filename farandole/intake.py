@@ -112,8 +112,8 @@ class Intake:
         for killer in (r for r in readings if self.matcher.declaration.join and r.owned.killer == r.offset):
             assert killer.owned.lane is not None  # noqa: S101 - only a partition that was taken over is read
             self.store.waiting.give_back(killer.owned.lane, killer.offset)  # the others of its set wait on
-        if unpublished := [k.run_id for k in known.values() if k.unpublished]:
-            self.unpublished.stored.update(self.store.inbox.unpublished(unpublished))
+        unpublished = [k.run_id for k in known.values() if k.unpublished]
+        self.unpublished.stored = self.store.inbox.unpublished(unpublished) if unpublished else {}
         return known
 
     def _begins(self, reading: Reading, known: Mapping[At, Known]) -> bool:
@@ -195,7 +195,7 @@ class Intake:
         if reading.signal is not None and known.digest != reading.signal.digest and self._conflicts(reading):
             return
         slot, run = self._enter(reading), known.run_id
-        rows = self.unpublished.stored.pop(run, [])
+        rows = self.unpublished.stored.get(run, [])  # a copy that comes first leaves them to the record that made them
         self.unpublished.publish_or_skip(slot, reading.raw, run, rows, reading.come.via if reading.come else "")
 
     def known_meanwhile(self, run: Run) -> None:
