@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -64,20 +65,6 @@ class Refused(FarandoleError):
         self.index = index
 
 
-class _Noise:
-    """What a client takes for its logger: it speaks when a connection or a request is lost, before it tries again.
-
-    By its callback for errors it tells only some of that, and by its statistics within a second.
-    """
-
-    def __init__(self, heard: Callable[[], None]) -> None:
-        self._heard = heard
-
-    def log(self, *_: object) -> None:
-        """A line of the client, with its level, as :meth:`logging.Logger.log` takes it."""
-        self._heard()
-
-
 class Session:
     """A transactional producer that belongs to one input partition for as long as it is owned."""
 
@@ -96,13 +83,12 @@ class Session:
             "socket.timeout.ms": 10000,
             "retry.backoff.ms": 1,
             "allow.auto.create.topics": False,
-            "logger": _Noise(self._heard),
+            "logger": SimpleNamespace(log=self._heard),
             "log_level": _INFO,
         }
         self._producer: Producer | None = None
         self._noisy = False
         self._refused: Refused | None = None
-        self._index = 0
         self.opened = 0
         self.check: Callable[[], None] = lambda: None
         """Raises Fenced where the partition has another owner; set by who takes the partition over."""
@@ -269,8 +255,12 @@ class Session:
             return refused
         return Spoiled(f"the transaction did not end: {cause.str() if cause else error}", place=self.id)
 
-    def _heard(self) -> None:
-        """A lost connection or a request without an answer makes the session unfit for another transaction."""
+    def _heard(self, *_: object) -> None:
+        """A line of the client's log: a connection or a request was lost, so the session is unfit for another use.
+
+        It is said before the client tries again; its callback for errors tells only some of it, and its statistics
+        come once a second.
+        """
         self._noisy = True
 
     def quiet(self) -> None:

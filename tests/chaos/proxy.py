@@ -34,7 +34,7 @@ class Proxy:
     trapped: int = 0
     late: Trap | None = None  # the request that arrives `late_by` seconds after its connection was cut
     late_by: float = 2.0
-    arrived: int = 0  # so many of them
+    arrived: int = 0  # trapped and late requests that are with the server by now
     passed: int = 0  # bytes from the server
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
