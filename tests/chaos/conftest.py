@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,21 @@ def own_cluster() -> Iterator[Cluster]:
             stack.down()
             for proxy in proxies:
                 proxy.stop()
+
+
+@contextmanager
+def kept_when_red(cluster: Cluster, folder: Path) -> Iterator[None]:
+    """What a red block leaves goes to the folder ``CHAOS_KEEP``: the servers' logs, the instances' words and stacks."""
+    try:
+        yield
+    except BaseException:
+        if place := os.environ.get("CHAOS_KEEP"):
+            cluster.stack.down()  # a log that is written to cannot be read to its end
+            left = Path(tempfile.mkdtemp(prefix="red-", dir=place))
+            shutil.copytree(folder, left / "world")
+            shutil.copytree(cluster.stack.folder, left / "servers")
+            print(f"kept: {left}")
+        raise
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Faults by a seed, over pipelines of each class and a join of two: whatever goes wrong, the books balance after it.
 
 Two seeds run always, the others up to twenty where there are minutes to spare; ``CHAOS_SEEDS=17:18`` is one of
-them again. Even seeds keep their books in SQLite, odd ones in PostgreSQL. Each has servers of its own: what twenty of
+them again, and ``CHAOS_KEEP=folder`` keeps what a red one leaves. Even seeds keep their books in SQLite, odd ones in PostgreSQL. Each has servers of its own: what twenty of
 them leave on a broker fills it.
 """
 
@@ -19,7 +19,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.chaos import faults
-from tests.chaos.conftest import Cluster, own_cluster
+from tests.chaos.conftest import Cluster, kept_when_red, own_cluster
 from tests.chaos.faults import Schedule
 from tests.chaos.fleet import Fleet
 from tests.chaos.world import World
@@ -86,10 +86,8 @@ def faults_of(cluster: Cluster, world: World, fleet: Fleet, luck: random.Random)
     return [*some, faults.DatabaseDown(stack), faults.ConnectionsKilled(world.database)]
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("world", seeds(), indirect=True)
-def test_whatever_goes_wrong_nothing_is_lost_doubled_or_out_of_order(request, cluster: Cluster, world: World):
-    seed = request.node.callspec.params["world"]
+def suffer(cluster: Cluster, world: World, seed: int) -> str:
+    """Load and faults, then quiet until everything has drained; how to do it again."""
     luck = random.Random(seed)
     fleet = Fleet(world, PIPELINES, KAFKA_BOOTSTRAP_SERVERS=cluster.proxied)
     schedule = Schedule(faults_of(cluster, world, fleet, luck), seed)
@@ -103,6 +101,7 @@ def test_whatever_goes_wrong_nothing_is_lost_doubled_or_out_of_order(request, cl
 
     sender = threading.Thread(target=send)
     began, took = time.monotonic(), {}
+    again = f"CHAOS_SEEDS={seed}:{seed + 1} pytest -q -s tests/chaos/test_seeds.py"
     try:
         world.wait_at_work(180)
         took["at work"] = time.monotonic() - began
@@ -118,11 +117,16 @@ def test_whatever_goes_wrong_nothing_is_lost_doubled_or_out_of_order(request, cl
     finally:
         over.set()
         fleet.stop()
-        again = f"CHAOS_SEEDS={seed}:{seed + 1} pytest -q -s tests/chaos/test_seeds.py"
         print(f"\nseed {seed}: {dict(schedule.counts)}, ends {dict(fleet.ends)}\nagain: {again}")
         print("\n".join(schedule.said))
-    took["stopped"] = time.monotonic() - began
-    verdict = {name: world.judged(name) for name in world.pipelines}
-    took["judged"] = time.monotonic() - began
-    print({what: round(seconds) for what, seconds in took.items()})
-    assert verdict == {name: [] for name in world.pipelines}, f"again: {again}"
+        print({what: round(seconds) for what, seconds in took.items()})
+    return again
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("world", seeds(), indirect=True)
+def test_whatever_goes_wrong_nothing_is_lost_doubled_or_out_of_order(request, cluster: Cluster, world: World):
+    with kept_when_red(cluster, world.folder):
+        again = suffer(cluster, world, seed=request.node.callspec.params["world"])
+        verdict = {name: world.judged(name) for name in world.pipelines}
+        assert verdict == {name: [] for name in world.pipelines}, f"again: {again}"
