@@ -199,8 +199,12 @@ class Intake:
         self.unpublished.publish_or_skip(slot, reading.raw, run, rows, reading.come.via if reading.come else "")
 
     def known_meanwhile(self, run: Run) -> None:
-        """A run that found its key settled when it claimed it: a duplicate after all."""
-        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, run.known.run_id, run.stored, run.cause.via)
+        """A run that found its key settled when it claimed it: a duplicate after all, and so are its copies."""
+        settled, rows = run.known.run_id, run.stored
+        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, settled, rows, run.cause.via)
+        for copy in run.copies:  # one of them may be the record that made what is stored
+            self.unpublished.publish_or_skip(copy.slot, copy.raw, settled, rows, copy.come.via if copy.come else "")
+        run.copies = []
         for slot in run.slots[1:]:
             slot.owned.end(slot, "duplicate")
         self.parking.over(run.id)

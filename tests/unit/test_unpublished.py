@@ -10,6 +10,7 @@ from farandole.event import RawRecord
 from farandole.intake import Intake
 from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.owned import RUNNING, Owned
+from farandole.run import Run
 from farandole.unpublished import Unpublished
 
 
@@ -34,6 +35,21 @@ def test_copies_of_a_decided_event_in_one_batch_publish_it_once_with_the_record_
     for offset in (3, 4, 5):
         reading = SimpleNamespace(raw=record(offset), offset=offset, owned=owned, slot=None, come=None, signal=None)
         intake._settled_before(reading, known)
+    published = [(ended.published, [slot.offset for slot in ended.slots]) for ended in owned.ended]
+    assert published == [(["run"], [made_by])]
+    assert owned.open == 0
+
+
+@pytest.mark.parametrize("made_by", [3, 4, 5])
+def test_a_run_that_finds_its_key_decided_publishes_it_with_whichever_of_its_records_made_it(made_by: int):
+    intake, owned = of(made_by), Owned("in.v1", 0, 1, phase=RUNNING)
+    intake.parking, intake.in_flight = SimpleNamespace(over=lambda _run: None), {}
+    first, *copies = (
+        SimpleNamespace(raw=record(offset), owned=owned, slot=owned.admit(offset), come=None) for offset in (3, 4, 5)
+    )
+    run = Run("run", b"key", b"", (SimpleNamespace(raw=first.raw, via=""),), (0, b"key"), owned, [first.slot])
+    run.copies, run.known, run.stored = copies, SimpleNamespace(run_id="run"), intake.unpublished.stored["run"]
+    intake.known_meanwhile(run)
     published = [(ended.published, [slot.offset for slot in ended.slots]) for ended in owned.ended]
     assert published == [(["run"], [made_by])]
     assert owned.open == 0
