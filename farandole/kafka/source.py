@@ -5,6 +5,10 @@ partitions is kept here and stated anew on every assignment. A partition is assi
 places it at the offset that the takeover found. Placing is unassign and assign again: a `seek` right
 after an assignment under KIP-848 is lost now and then, and after a `resume` the client sleeps for up to a second
 before it fetches.
+
+No partition is ever assigned at "the end" or "the beginning": where the answer to such a question comes when the
+partition is long placed, librdkafka (2.16) takes it for outdated and asks once more, and then goes on from there,
+behind records that it never handed out. So it is paused first, and assigned at an offset from which nobody reads.
 """
 
 from __future__ import annotations
@@ -12,13 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from farandole.errors import BrokerUnreachable, SettingsError
 from farandole.event import RawRecord
 
 Key = tuple[str, int]
 """A topic's name and a partition."""
+
+NOWHERE = 0
+"""Where a partition stands that is not placed yet: an offset for which the client asks no broker."""
 
 _OFFSET_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET}
 _REFUSED = {
@@ -71,10 +78,11 @@ class Source:
         """Join the group. The three are called on the polling thread, inside :meth:`poll` and :meth:`close`."""
 
         def on_assign(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            for partition in partitions:
-                partition.offset = OFFSET_END
-            consumer.incremental_assign(partitions)
+            consumer.position(partitions)  # asks nobody, and from here on the client knows them: others it cannot pause
             consumer.pause(partitions)
+            for partition in partitions:
+                partition.offset = NOWHERE
+            consumer.incremental_assign(partitions)
             self._held |= _keys(partitions)
             assigned(sorted(_keys(partitions)))
 
@@ -150,8 +158,8 @@ class Source:
         """Go on from `offset`. False while a rebalance is under way: try again in the next turn."""
         at = TopicPartition(*partition, offset)
         try:
-            self._consumer.resume([at])
             self._consumer.incremental_unassign([at])
+            self._consumer.resume([at])  # not before: it would read on from where it was
             self._consumer.incremental_assign([at])
         except KafkaException:
             return False

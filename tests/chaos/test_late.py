@@ -1,4 +1,4 @@
-"""A request that arrives when its connection is long cut, and whoever sent it has sent it again and gone on."""
+"""What arrives when nobody waits for it any more: a request that was sent again, an answer that came to nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import time
 import uuid
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from farandole.event import Record
 from farandole.kafka import sink
 from farandole.kafka.sink import Commit, Session, Spoiled
+from farandole.kafka.source import Key, Source
 from tests.chaos.checker import Scene, read
 from tests.chaos.conftest import Cluster
 from tests.chaos.proxy import end_of_transaction, first
@@ -32,7 +33,7 @@ def until_coordinated(consumer: Consumer, topic: str) -> None:
 
 @pytest.mark.timeout(180)
 def test_an_end_of_a_transaction_that_arrives_late_does_not_end_the_next_one(cluster: Cluster, monkeypatch):
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     name = f"late-{uuid.uuid4().hex[:8]}"
     admin.create_topics([NewTopic(name, 1, 3)])[name].result()
     settings = {"bootstrap.servers": cluster.proxied}
@@ -61,3 +62,33 @@ def test_an_end_of_a_transaction_that_arrives_late_does_not_end_the_next_one(clu
     session.publish([Record(name, b"k", b"fourth")], Commit(name, 0, 4, ""), membership, "")
     found = read(Scene(cluster.bootstrap, "", "", {}, {}), [name])[name]
     assert [message.value() for message in found] == [b"first", b"second", b"fourth"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_a_partition_that_is_placed_while_the_brokers_are_slow_to_answer_is_read_without_a_gap(
+    cluster: Cluster, protocol: str
+):
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+    name = f"slow-{uuid.uuid4().hex[:8]}"
+    admin.create_topics([NewTopic(name, 1, 3)])[name].result()
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": 0, "log_level": 0})
+    for proxy in cluster.proxies:
+        proxy.delay = 0.3  # each way: what was asked at the assignment is answered when the partition is long placed
+    source = Source(name, [name], {"bootstrap.servers": cluster.proxied}, protocol)
+    given: list[Key] = []
+    source.subscribe(given.extend, lambda _: None, lambda _: None)
+    offsets: list[int] = []
+    sent, end = 0, time.monotonic() + 120
+    while len(offsets) < 300 and time.monotonic() < end:
+        offsets += [record.offset for record in source.poll(100, 0.02)]
+        for key in given:
+            source.place(key, 0)
+        if given or sent:
+            producer.produce(name, b"v")
+            producer.flush(10)
+            sent += 1
+        given.clear()
+    source.close()
+    assert len(offsets) >= 300
+    assert offsets == list(range(len(offsets)))
