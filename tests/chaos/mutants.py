@@ -108,6 +108,15 @@ def session_thrown_away() -> None:
     Session._after, Session.publish = after, quietly  # type: ignore[method-assign]
 
 
+def assigned_at_a_number() -> None:
+    """Until it is placed a partition stands at its end, wherever the brokers say that is."""
+    from confluent_kafka import OFFSET_END
+
+    from farandole.kafka import source
+
+    source.NOWHERE = OFFSET_END
+
+
 def claim() -> None:
     """Whoever comes runs the key."""
     from farandole.store.claims import Claims
@@ -267,7 +276,13 @@ MUTANTS = {
         session_thrown_away,
         (
             "tests/chaos/test_one_kill.py::test_a_late_end_of_an_earlier_transaction_ends_no_later_one",
-            "tests/chaos/test_late.py",
+            "tests/chaos/test_late.py::test_an_end_of_a_transaction_that_arrives_late_does_not_end_the_next_one",
+        ),
+    ),
+    "assigned at a number": Mutant(
+        assigned_at_a_number,
+        (
+            "tests/chaos/test_late.py::test_a_partition_that_is_placed_while_the_brokers_are_slow_to_answer_is_read_without_a_gap",
         ),
     ),
     "claim": Mutant(
