@@ -47,23 +47,28 @@ class Holding:
                     del known[r.at]
 
     def claim(self, readings: Sequence[Reading], known: dict[At, Known], run_id: RunId) -> None:
-        """Claim the keys; `known` then says what is known of those that could not be."""
+        """Claim each key for one of its records, which is told so; `known` then says what is known of the others' keys.
+
+        Only that record may start the run: the claim names its partition and offset, and would hold up any other.
+        """
         by_owner: dict[tuple[str, int], dict[bytes, Reading]] = {}
         for reading in readings:
+            reading.claimed = False
             by_owner.setdefault(reading.owned.key, {}).setdefault(reading.key, reading)
-        taken: set[bytes] = set()
+        won: set[bytes] = set()
         for mine in by_owner.values():
+            asked = [r for key, r in mine.items() if key not in won]
             claims = [
                 Claim(r.key, run_id([r.key]), r.raw.key or b"", r.signal.digest, r.raw.offset)  # type: ignore[union-attr]
-                for key, r in mine.items()
-                if key not in taken
+                for r in asked
             ]
-            taken |= mine.keys()
             lane = next(iter(mine.values())).owned.lane
             assert lane is not None  # noqa: S101 - only a partition that was taken over is read
             lost = self.inbox.claim(lane, claims)
-            for claim in claims:
-                known.pop((self.epoch, claim.key), None)
+            for r in asked:
+                r.claimed = r.key not in lost
+                known.pop((self.epoch, r.key), None)
+            won |= {r.key for r in asked if r.claimed}
             known.update({(self.epoch, key): row for key, row in lost.items()})
         point("claim.after")
 

@@ -126,8 +126,13 @@ class Intake:
         return row.state in GIVEN_UP and admit(come.delivery.kind, come.delivery.life, (row.state, row.life)) == RUN
 
     def _open(self, reading: Reading, known: Mapping[At, Known]) -> bool:
-        standing = known.get(reading.at)
-        return reading.at not in self.in_flight and (standing is None or standing.state == "claimed")
+        """Whether it could start a run, now: where the line has stopped it is read again."""
+        standing, stopped = known.get(reading.at), reading.owned.guard.stop is not None
+        return not stopped and reading.at not in self.in_flight and (standing is None or standing.state == "claimed")
+
+    def _unclaimed(self, reading: Reading) -> bool:
+        """Whether the claim of its key is another record's: that one starts the run."""
+        return self.claiming and reading.begins and reading.signal is not None and not reading.claimed
 
     def _run_id(self, keys: list[bytes]) -> str:
         return run_id(self.matcher.declaration.name, self.reader.epoch, keys)
@@ -167,9 +172,9 @@ class Intake:
             self._give_up(reading, reading.error, reading.stage)
         elif (running := self.in_flight.get(reading.at)) is not None:
             self._copy(reading, running)
-        elif known is not None and self.claiming:
+        elif self._unclaimed(reading):
             self._enter(reading)
-            self.blocked.append(reading)  # somebody else is at it: its outcome is ours too
+            self.blocked.append(reading)  # somebody else is at it, or another record of ours: its outcome is ours too
         else:
             assert reading.signal is not None  # noqa: S101 - the remaining case
             self._start(reading, (reading.signal,), reading.key)
@@ -268,7 +273,7 @@ class Intake:
         verdict = admit(delivery.kind, delivery.life, stands)
         if self.parking.knows(reading.at, delivery.run_id) or reading.at in self.in_flight:
             verdict = DROP
-        if verdict == WAIT:
+        if verdict == WAIT or (verdict == RUN and self._unclaimed(reading)):
             self.blocked.append(reading)
         elif verdict == REFUSE:
             error = BadLife(

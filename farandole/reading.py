@@ -56,6 +56,7 @@ class Reading:
     stage: str = "decode"
     slot: Slot | None = None
     epoch: int = 0
+    claimed: bool = False  # the claim of its key is for this very record
     behind: bool = False  # an earlier event of its record key is parked, or dead and holds it
 
     @property
