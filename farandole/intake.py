@@ -130,10 +130,6 @@ class Intake:
         standing, stopped = known.get(reading.at), reading.owned.guard.stop is not None
         return not stopped and reading.at not in self.in_flight and (standing is None or standing.state == "claimed")
 
-    def _unclaimed(self, reading: Reading) -> bool:
-        """Whether the claim of its key is another record's: that one starts the run."""
-        return self.claiming and reading.begins and reading.signal is not None and not reading.claimed
-
     def _run_id(self, keys: list[bytes]) -> str:
         return run_id(self.matcher.declaration.name, self.reader.epoch, keys)
 
@@ -172,7 +168,7 @@ class Intake:
             self._give_up(reading, reading.error, reading.stage)
         elif (running := self.in_flight.get(reading.at)) is not None:
             self._copy(reading, running)
-        elif self._unclaimed(reading):
+        elif self.claiming and not reading.claimed:
             self._enter(reading)
             self.blocked.append(reading)  # somebody else is at it, or another record of ours: its outcome is ours too
         else:
@@ -273,7 +269,8 @@ class Intake:
         verdict = admit(delivery.kind, delivery.life, stands)
         if self.parking.knows(reading.at, delivery.run_id) or reading.at in self.in_flight:
             verdict = DROP
-        if verdict == WAIT or (verdict == RUN and self._unclaimed(reading)):
+        elsewhere = self.claiming and reading.begins and reading.signal is not None and not reading.claimed
+        if verdict == WAIT or (verdict == RUN and elsewhere):
             self.blocked.append(reading)
         elif verdict == REFUSE:
             error = BadLife(

@@ -107,6 +107,7 @@ def suffer(cluster: Cluster, world: World, seed: int) -> str:
         sender.start()
         schedule.run(SECONDS, least=FAULTS, longest=LONGEST)
         over.set()
+        world.may_lose = schedule.counts[faults.TwoBrokersDown.name] > 0
         took["faults"] = time.monotonic() - began
         cluster.well()
         sender.join(300)
