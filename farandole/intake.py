@@ -201,13 +201,7 @@ class Intake:
 
     def known_meanwhile(self, run: Run) -> None:
         """A run that found its key settled when it claimed it: a duplicate after all, and so are its copies."""
-        settled, rows = run.known.run_id, run.stored
-        self.unpublished.publish_or_skip(run.slots[0], run.cause.raw, settled, rows, run.cause.via)
-        for copy in run.copies:  # one of them may be the record that made what is stored
-            self.unpublished.publish_or_skip(copy.slot, copy.raw, settled, rows, copy.come.via if copy.come else "")
-        run.copies = []
-        for slot in run.slots[1:]:
-            slot.owned.end(slot, "duplicate")
+        self.unpublished.publish_with_maker(run)
         self.parking.over(run.id)
         self.in_flight.pop(run.at, None)
 
@@ -303,6 +297,11 @@ class Intake:
         """The parked runs that are due. Raises DatabaseUnreachable."""
         for item in self.parking.due():
             run = self.parked(item)
+            if (running := self.in_flight.get(run.at)) is not None:  # sent again, and told again by its source
+                for reading in item.readings:
+                    self._copy(reading, running)
+                self.parking.over(run.id)
+                continue
             self.in_flight[run.at] = run
             self._starting.append(run)
         return self._started()

@@ -10,6 +10,7 @@ from farandole.kafka.codec import Codec
 from farandole.ledger.entry import LEDGER_TOPIC
 from farandole.outcome import Books
 from farandole.owned import Ended, Owned, Slot
+from farandole.run import Run
 from farandole.store.inbox import OutboxRow
 
 
@@ -28,6 +29,16 @@ class Unpublished:
             self.under_way[run] = slot.owned
             slot.owned.add(Ended([slot], [self.books.stored(row) for row in rows], published=[run], finished=[run]))
         else:
+            slot.owned.end(slot, "duplicate")
+
+    def publish_with_maker(self, run: Run) -> None:
+        """Of a run that found its key decided when it claimed it every record is a duplicate; one may have made it."""
+        settled, rows = run.known.run_id, run.stored
+        self.publish_or_skip(run.slots[0], run.cause.raw, settled, rows, run.cause.via)
+        for copy in run.copies:
+            self.publish_or_skip(copy.slot, copy.raw, settled, rows, copy.come.via if copy.come else "")
+        run.copies = []
+        for slot in run.slots[1:]:
             slot.owned.end(slot, "duplicate")
 
     def settled(self, runs: Sequence[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from farandole import Attempt, Database, Pipeline, Retry, by, step, when
 from farandole.control import CANCEL, RELEASE, RESCHEDULE, Command, run_id_of
-from farandole.delivery import REDRIVE, RESOLVE, Delivery, retry_record
+from farandole.delivery import REDRIVE, REEMITTED, RESOLVE, Delivery, retry_record
 from farandole.event import RawRecord
 from farandole.testing import Stage, conservation, one_effect
 from tests.unit.stage_events import event
@@ -438,3 +439,21 @@ def test_a_command_for_a_run_that_has_ended_does_nothing():
     stage.tell(*rows(1))
     wish(stage, CANCEL)
     assert (states(stage), stage.dead, stored(stage)) == (["done"], [], [1])
+
+
+@pytest.mark.parametrize("first", ["told again", "sent again"])
+def test_an_event_that_is_sent_again_and_told_again_in_one_batch_runs_once(monkeypatch, first: str):
+    told, _ = stage_of(Store)
+    told.tell(*rows(1))
+    [run] = told.runs
+    stage, world = stage_of(Store)
+    if first == "sent again":  # the retry topic is read before the other one
+        monkeypatch.setattr(stage._source, "_next", dict(reversed(stage._source._next.items())))
+    with monkeypatch.context() as batch:
+        batch.setattr(stage, "_turn", lambda: None)
+        stage.tell(*rows(1))
+    lost = replace(stage._log.topics["parking.row.sent.v1"][0], offset=77)  # where it was first told, and missed
+    delivery = Delivery(REEMITTED, run.id, run.keys[0], lost.topic, lost.topic_id, 0, lost.offset, lost.timestamp)
+    stage._log.append(retry_record("retry.parking-store", 1, lost, delivery))
+    stage.wait("0s")
+    assert (stored(stage), world.asked) == ([1], [1])
