@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections import Counter
 
+import psutil
 import pytest
 
 from farandole.deadletter import Failure, LetterContext, letter_of
@@ -54,10 +56,13 @@ def test_forty_thousand_letters_of_three_causes_are_three_lines_in_bounded_memor
 
     begun = time.perf_counter()
     counting = office.start("groups", group, "-o", "jsonl")
+    most, looked_at = 0, psutil.Process(counting.pid)
+    while counting.poll() is None:  # what the kernel counts until its end has the memory of its parent in it
+        with contextlib.suppress(psutil.NoSuchProcess):
+            most = max(most, looked_at.memory_info().rss)
+        time.sleep(0.02)
     said = counting.stdout.read()
     counting.stdout.close()
-    _, status, usage = os.wait4(counting.pid, 0)
-    counting.returncode = os.waitstatus_to_exitcode(status)
     lasted = time.perf_counter() - begun
 
     world.admin.delete_topics([topic])[topic].result()  # other tests would read them, too
@@ -70,7 +75,7 @@ def test_forty_thousand_letters_of_three_causes_are_three_lines_in_bounded_memor
     assert found[0]["versions"] == "1.0, 1.1"
     assert found[0]["first_seen"] <= found[0]["last_seen"]
     assert lasted < 60
-    assert usage.ru_maxrss * 1024 < 400 * MEBIBYTES  # who keeps them all takes half as much again, and more with more
+    assert 0 < most < 400 * MEBIBYTES  # who keeps them all takes half as much again, and more with more
 
 
 def test_letters_are_listed_by_cause_key_time_and_state(world, office):
