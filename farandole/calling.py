@@ -165,8 +165,8 @@ class Caller:
             asked.abandoned = not asked.over.is_set()
             self.abandoned += asked.abandoned
             still = self.abandoned
-        if asked.abandoned:
-            self.say("step.abandoned", step=asked.name, still=still)
+            if asked.abandoned:  # in turn: who ends the service below has every line before its own
+                self.say("step.abandoned", step=asked.name, still=still)
         if still >= MOST_ABANDONED:
             self.say(
                 "service.overrun",

@@ -257,11 +257,9 @@ def test_a_hundred_steps_that_never_return_end_the_service_and_the_next_one_goes
     world.create("Hanging")
     world.send(range(70))
     assert world.start("Hanging").wait(60) == 1
-    line, *_ = lines(world, "service.overrun")
-    how_many, _, what = line["why"].partition(" ")
-    assert int(how_many) >= 100  # each has a line, but those whose threads were about to write when it ended
-    assert what == "calls were given up and still go on, the last one of never_returns"
-    assert lines(world, "step.abandoned")
+    (line,) = lines(world, "service.overrun")
+    assert "calls were given up and still go on, the last one of never_returns" in line["why"]
+    assert len(lines(world, "step.abandoned")) >= 100
     world.quick_session("Hanging")
     world.start("Hanging")
     until(lambda: len(world.letters("Hanging")) == 70, 60, world.log)
